@@ -1,0 +1,69 @@
+//! Every knob and every cap on a peer: default, unit, range, why.
+
+use std::time::Duration;
+
+/// Caps on the XML of one stream, RFC 6120 §4.9.3.14 (`policy-violation` past them).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct XmlLimits {
+    /// Bytes of one stanza; 262 144 is what the deployed servers allow a client.
+    pub stanza_bytes: usize,
+    /// Nested elements inside the stream; a Jingle stanza needs 6.
+    pub depth: usize,
+    /// Attributes of one element; the longest known element has 15.
+    pub attributes: usize,
+    /// Namespace declarations in scope; a Jingle stanza needs 4.
+    pub namespaces: usize,
+}
+
+impl Default for XmlLimits {
+    fn default() -> Self {
+        Self { stanza_bytes: 256 * 1024, depth: 64, attributes: 64, namespaces: 32 }
+    }
+}
+
+/// Timers of a Jingle session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JingleTimers {
+    /// An IQ without an answer for so long ends the session (J166-66).
+    pub iq: Duration,
+    /// An unanswered call rings at most so long.
+    pub ring: Duration,
+    /// After unavailable presence and silence for so long the session ends (J166-18: 5 to 10 s).
+    pub unavailable: Duration,
+}
+
+impl Default for JingleTimers {
+    fn default() -> Self {
+        Self { iq: Duration::from_secs(30), ring: Duration::from_secs(60), unavailable: Duration::from_secs(8) }
+    }
+}
+
+/// Caps on sessions and their peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// Live sessions of one endpoint; `resource-constraint` past it (J166-07).
+    pub sessions: usize,
+    /// Unaccepted incoming sessions of one bare JID (threat: session-initiate flood).
+    pub pending_per_peer: usize,
+    /// Ended sids remembered, so that late stanzas get the right error in bounded memory (J166-68).
+    pub ended_sids: usize,
+    /// Remote candidates of one content; Chromium sends 9 to 17 (threat: candidate injection).
+    pub remote_candidates: usize,
+    /// Contents of one session.
+    pub contents: usize,
+    /// Payload types of one description.
+    pub payload_types: usize,
+}
+
+impl Default for SessionLimits {
+    fn default() -> Self {
+        Self {
+            sessions: 1024,
+            pending_per_peer: 1,
+            ended_sids: 1024,
+            remote_candidates: 32,
+            contents: 16,
+            payload_types: 64,
+        }
+    }
+}

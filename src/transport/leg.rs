@@ -1,0 +1,1 @@
+//! One leg: path, protection, RTP. Skeleton of the interface.

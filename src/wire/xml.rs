@@ -1,0 +1,570 @@
+//! Strict XML for streams over quick-xml's tokenizer: RFC 6120 §11 refusals, byte, depth and attribute caps, and the
+//! writer. Read RFC 6120 §11 and XML 1.0 §2.2, §2.4, §3.1 before touching this file.
+//!
+//! No tree is built. A codec reads an element and its children in one pass:
+//!
+//! ```
+//! use offhook::{config::XmlLimits, wire::xml::Reader};
+//! let mut r = Reader::new("<a xmlns='urn:x' b='1'><c>hi</c><d/></a>", "jabber:client", &XmlLimits::default()).unwrap();
+//! assert_eq!((r.tag().ns(), r.tag().name()), ("urn:x", "a"));
+//! assert_eq!(r.attr("b"), Some("1"));
+//! let mut text = String::new();
+//! r.children(|r| { if r.is("urn:x", "c") { text = r.text()?.into_owned(); } Ok(()) }).unwrap();
+//! r.finish().unwrap();
+//! assert_eq!(text, "hi");
+//! ```
+
+use crate::config::XmlLimits;
+use crate::fault::{Malformed, StreamCondition};
+use quick_xml::events::Event;
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+/// Result of a codec.
+pub type Result<T, E = Malformed> = std::result::Result<T, E>;
+
+const fn xml(condition: StreamCondition, detail: &'static str) -> Malformed {
+    Malformed::Xml { condition, detail }
+}
+
+/// Name of the element just entered.
+#[derive(Debug, Clone)]
+pub struct Tag<'a> {
+    ns: Cow<'a, str>,
+    name: &'a str,
+}
+
+impl<'a> Tag<'a> {
+    /// Namespace, never empty for a stanza's elements unless undeclared by `xmlns=''`.
+    #[must_use]
+    pub fn ns(&self) -> &str {
+        &self.ns
+    }
+    /// Local name.
+    #[must_use]
+    pub fn name(&self) -> &'a str {
+        self.name
+    }
+}
+
+#[derive(Debug)]
+struct Attribute<'a> {
+    prefix: &'a str,
+    name: &'a str,
+    value: Cow<'a, str>,
+}
+
+#[derive(Debug)]
+struct Binding<'a> {
+    prefix: &'a str,
+    uri: Cow<'a, str>,
+    depth: usize,
+}
+
+/// Reads one element with everything in it. See the module's example.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    source: &'a str,
+    tokens: quick_xml::Reader<&'a [u8]>,
+    limits: XmlLimits,
+    tag: Tag<'a>,
+    attributes: Vec<Attribute<'a>>,
+    bindings: Vec<Binding<'a>>,
+    /// Open elements; 1 while inside the root only.
+    depth: usize,
+    /// The element just entered was written `<a/>`: its end is still to be reported.
+    empty: bool,
+}
+
+enum Token<'a> {
+    Start,
+    End,
+    Text(Cow<'a, str>),
+}
+
+impl<'a> Reader<'a> {
+    /// Enters the root element of `source`, which must hold exactly one element.
+    /// `default_ns` is the namespace that the stream header declared for unprefixed names; `stream` is bound too.
+    ///
+    /// # Errors
+    /// [`Malformed::Xml`] for anything that RFC 6120 §11 forbids.
+    pub fn new(source: &'a str, default_ns: &'static str, limits: &XmlLimits) -> Result<Self> {
+        let mut reader = Self {
+            source,
+            tokens: quick_xml::Reader::from_str(source),
+            limits: *limits,
+            tag: Tag { ns: Cow::Borrowed(""), name: "" },
+            attributes: Vec::with_capacity(16),
+            bindings: Vec::with_capacity(8),
+            depth: 0,
+            empty: false,
+        };
+        if source.len() > limits.stanza_bytes {
+            return Err(xml(StreamCondition::PolicyViolation, "stanza too large"));
+        }
+        reader.bindings.push(Binding { prefix: "", uri: Cow::Borrowed(default_ns), depth: 0 });
+        reader.bindings.push(Binding { prefix: "xml", uri: Cow::Borrowed(super::ns::XML), depth: 0 });
+        reader.bindings.push(Binding { prefix: "stream", uri: Cow::Borrowed(super::ns::STREAM), depth: 0 });
+        loop {
+            match reader.token()? {
+                Token::Start => return Ok(reader),
+                Token::Text(t) if t.bytes().all(|b| b.is_ascii_whitespace()) => {}
+                Token::Text(_) | Token::End => {
+                    return Err(xml(StreamCondition::NotWellFormed, "text outside the root"));
+                }
+            }
+        }
+    }
+
+    /// The element just entered.
+    #[must_use]
+    pub fn tag(&self) -> &Tag<'a> {
+        &self.tag
+    }
+
+    /// True if the element just entered has this namespace and local name.
+    #[must_use]
+    pub fn is(&self, ns: &str, name: &str) -> bool {
+        self.tag.name == name && self.tag.ns == ns
+    }
+
+    /// Value of an attribute without namespace of the element just entered. Read before [`Self::children`] or
+    /// [`Self::text`].
+    #[must_use]
+    pub fn attr(&self, name: &str) -> Option<&str> {
+        self.attributes.iter().find(|a| a.prefix.is_empty() && a.name == name).map(|a| a.value.as_ref())
+    }
+
+    /// Value of `xml:lang` of the element just entered.
+    #[must_use]
+    pub fn lang(&self) -> Option<&str> {
+        self.attributes.iter().find(|a| a.prefix == "xml" && a.name == "lang").map(|a| a.value.as_ref())
+    }
+
+    /// Value of a required attribute.
+    ///
+    /// # Errors
+    /// [`Malformed::MissingAttribute`].
+    pub fn need(&self, element: &'static str, attribute: &'static str) -> Result<&str> {
+        self.attr(attribute).ok_or(Malformed::MissingAttribute { element, attribute })
+    }
+
+    /// An attribute of a type with `FromStr`, if present; surrounding white space is ignored.
+    ///
+    /// # Errors
+    /// [`Malformed::BadValue`].
+    pub fn parse<T: std::str::FromStr>(&self, element: &'static str, what: &'static str) -> Result<Option<T>> {
+        self.attr(what).map(|v| v.trim().parse().map_err(|_| Malformed::BadValue { element, what })).transpose()
+    }
+
+    /// Calls `f` for each child element of the current element, then leaves the current element. `f` may read the
+    /// child with [`Self::children`] or [`Self::text`]; what it leaves unread is skipped (and still checked).
+    ///
+    /// # Errors
+    /// The first error of `f`, or [`Malformed::Xml`].
+    pub fn children(&mut self, mut f: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
+        let here = self.depth;
+        loop {
+            match self.token()? {
+                Token::Start => {
+                    f(self)?;
+                    self.leave(here)?;
+                }
+                Token::End => return Ok(()),
+                Token::Text(_) => {}
+            }
+        }
+    }
+
+    /// The text directly inside the current element, then leaves it. Child elements are skipped.
+    ///
+    /// # Errors
+    /// [`Malformed::Xml`].
+    pub fn text(&mut self) -> Result<Cow<'a, str>> {
+        let here = self.depth;
+        let mut all: Cow<'a, str> = Cow::Borrowed("");
+        loop {
+            match self.token()? {
+                Token::Start => self.leave(here)?,
+                Token::End => return Ok(all),
+                Token::Text(t) if all.is_empty() => all = t,
+                Token::Text(t) => all.to_mut().push_str(&t),
+            }
+        }
+    }
+
+    /// Leaves the current element without looking at what is in it.
+    ///
+    /// # Errors
+    /// [`Malformed::Xml`]: skipped elements must be well-formed too.
+    pub fn skip(&mut self) -> Result<()> {
+        let outer = self.depth.saturating_sub(1);
+        self.leave(outer)
+    }
+
+    /// Leaves the root, whatever is unread, and checks that nothing follows it.
+    ///
+    /// # Errors
+    /// [`Malformed::Xml`].
+    pub fn finish(&mut self) -> Result<()> {
+        self.leave(0)?;
+        let rest =
+            usize::try_from(self.tokens.buffer_position()).ok().and_then(|at| self.source.get(at..)).unwrap_or("");
+        if rest.bytes().all(|b| b.is_ascii_whitespace()) {
+            Ok(())
+        } else {
+            Err(xml(StreamCondition::NotWellFormed, "something follows the root"))
+        }
+    }
+
+    fn leave(&mut self, depth: usize) -> Result<()> {
+        while self.depth > depth {
+            self.token()?;
+        }
+        Ok(())
+    }
+
+    fn token(&mut self) -> Result<Token<'a>> {
+        if self.empty {
+            self.empty = false;
+            self.end();
+            return Ok(Token::End);
+        }
+        let not_well_formed = |_| xml(StreamCondition::NotWellFormed, "not well-formed");
+        let from = usize::try_from(self.tokens.buffer_position()).unwrap_or(usize::MAX);
+        let event = self.tokens.read_event().map_err(not_well_formed)?;
+        let to = usize::try_from(self.tokens.buffer_position()).unwrap_or(usize::MAX);
+        let raw = self.source.get(from..to).unwrap_or("");
+        match event {
+            Event::Start(_) => {
+                self.start(raw.strip_prefix('<').and_then(|r| r.strip_suffix('>')).unwrap_or(""))?;
+                Ok(Token::Start)
+            }
+            Event::Empty(_) => {
+                self.start(raw.strip_prefix('<').and_then(|r| r.strip_suffix("/>")).unwrap_or(""))?;
+                self.empty = true;
+                Ok(Token::Start)
+            }
+            Event::End(_) => {
+                self.end();
+                Ok(Token::End)
+            }
+            Event::Text(_) => {
+                check_chars(raw)?;
+                if raw.contains("]]>") {
+                    return Err(xml(StreamCondition::NotWellFormed, "]]> in text"));
+                }
+                Ok(Token::Text(Cow::Borrowed(raw)))
+            }
+            Event::CData(_) => {
+                let text = raw.strip_prefix("<![CDATA[").and_then(|r| r.strip_suffix("]]>")).unwrap_or("");
+                check_chars(text)?;
+                Ok(Token::Text(Cow::Borrowed(text)))
+            }
+            Event::GeneralRef(_) => {
+                let name = raw.strip_prefix('&').and_then(|r| r.strip_suffix(';')).unwrap_or("");
+                let mut text = String::new();
+                text.push(reference(name)?);
+                Ok(Token::Text(Cow::Owned(text)))
+            }
+            // RFC 6120 §11.1: no comments, no processing instructions, no DTD.
+            Event::Comment(_) => Err(xml(StreamCondition::RestrictedXml, "comment")),
+            Event::PI(_) => Err(xml(StreamCondition::RestrictedXml, "processing instruction")),
+            Event::DocType(_) => Err(xml(StreamCondition::RestrictedXml, "document type declaration")),
+            Event::Decl(_) => Err(xml(StreamCondition::NotWellFormed, "XML declaration inside the stream")),
+            Event::Eof => Err(xml(StreamCondition::NotWellFormed, "ends inside an element")),
+        }
+    }
+
+    fn end(&mut self) {
+        while self.bindings.last().is_some_and(|b| b.depth >= self.depth && b.depth > 0) {
+            self.bindings.pop();
+        }
+        self.depth = self.depth.saturating_sub(1);
+    }
+
+    fn start(&mut self, raw: &'a str) -> Result<()> {
+        self.depth += 1;
+        if self.depth > self.limits.depth {
+            return Err(xml(StreamCondition::PolicyViolation, "nested too deep"));
+        }
+        self.attributes.clear();
+        let name_len = raw.find(|c: char| c.is_ascii_whitespace()).unwrap_or(raw.len());
+        let (name, mut rest) = raw.split_at(name_len);
+        let (prefix, local) = split_name(name)?;
+        loop {
+            let trimmed = rest.trim_start_matches([' ', '\t', '\r', '\n']);
+            if trimmed.is_empty() {
+                break;
+            }
+            if trimmed.len() == rest.len() {
+                return Err(xml(StreamCondition::NotWellFormed, "no space before an attribute"));
+            }
+            rest = self.attribute(trimmed)?;
+        }
+        self.check_attributes()?;
+        let ns = self.lookup(prefix)?;
+        self.tag = Tag { ns, name: local };
+        Ok(())
+    }
+
+    /// Reads one attribute from the start of `raw` and gives what follows it.
+    fn attribute(&mut self, raw: &'a str) -> Result<&'a str> {
+        const BAD: Malformed = xml(StreamCondition::NotWellFormed, "bad attribute");
+        let (name, rest) = raw.split_once('=').ok_or(BAD)?;
+        let (prefix, local) = split_name(name.trim_end_matches([' ', '\t', '\r', '\n']))?;
+        let rest = rest.trim_start_matches([' ', '\t', '\r', '\n']);
+        let quote = rest.chars().next().filter(|c| matches!(c, '"' | '\'')).ok_or(BAD)?;
+        let (value, rest) = rest.get(1..).and_then(|r| r.split_once(quote)).ok_or(BAD)?;
+        if value.contains('<') {
+            return Err(xml(StreamCondition::NotWellFormed, "< in an attribute"));
+        }
+        check_chars(value)?;
+        let value = unescape(value)?;
+        if prefix == "xmlns" || (prefix.is_empty() && local == "xmlns") {
+            let bound = if prefix.is_empty() { "" } else { local };
+            self.bind(bound, value)?;
+        } else {
+            if self.attributes.len() >= self.limits.attributes {
+                return Err(xml(StreamCondition::PolicyViolation, "too many attributes"));
+            }
+            self.attributes.push(Attribute { prefix, name: local, value });
+        }
+        Ok(rest)
+    }
+
+    fn bind(&mut self, prefix: &'a str, uri: Cow<'a, str>) -> Result<()> {
+        const BAD: Malformed = xml(StreamCondition::NotWellFormed, "bad namespace declaration");
+        // Namespaces in XML 1.0 §3: xml and xmlns are not to be rebound, a prefix cannot be undeclared.
+        if prefix == "xmlns" || (prefix == "xml") != (uri == super::ns::XML) || (!prefix.is_empty() && uri.is_empty()) {
+            return Err(BAD);
+        }
+        let depth = self.depth;
+        if self.bindings.iter().any(|b| b.depth == depth && b.prefix == prefix) {
+            return Err(BAD);
+        }
+        if self.bindings.len() >= self.limits.namespaces + 3 {
+            return Err(xml(StreamCondition::PolicyViolation, "too many namespaces"));
+        }
+        self.bindings.push(Binding { prefix, uri, depth });
+        Ok(())
+    }
+
+    fn lookup(&self, prefix: &str) -> Result<Cow<'a, str>> {
+        self.bindings
+            .iter()
+            .rev()
+            .find(|b| b.prefix == prefix)
+            .map(|b| b.uri.clone())
+            .ok_or(xml(StreamCondition::BadNamespacePrefix, "undeclared prefix"))
+    }
+
+    /// No two attributes of one expanded name, every prefix declared. At most 64 attributes: 64²/2 comparisons.
+    fn check_attributes(&self) -> Result<()> {
+        for (i, a) in self.attributes.iter().enumerate() {
+            let ns = if a.prefix.is_empty() { Cow::Borrowed("") } else { self.lookup(a.prefix)? };
+            for b in self.attributes.iter().take(i).filter(|b| b.name == a.name) {
+                let other = if b.prefix.is_empty() { Cow::Borrowed("") } else { self.lookup(b.prefix)? };
+                if ns == other {
+                    return Err(xml(StreamCondition::NotWellFormed, "duplicate attribute"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn split_name(name: &str) -> Result<(&str, &str)> {
+    let (prefix, local) = name.split_once(':').unwrap_or(("", name));
+    let fine = |n: &str| {
+        n.chars().enumerate().all(|(i, c)| if i == 0 { name_start(c) } else { name_start(c) || name_more(c) })
+    };
+    if local.is_empty() || (prefix.is_empty() && name.contains(':')) || !fine(local) || !fine(prefix) {
+        return Err(xml(StreamCondition::NotWellFormed, "bad name"));
+    }
+    Ok((prefix, local))
+}
+
+/// NameStartChar of XML 1.0 §2.3 without the colon.
+fn name_start(c: char) -> bool {
+    matches!(c, 'a'..='z' | 'A'..='Z' | '_' | '\u{C0}'..='\u{D6}' | '\u{D8}'..='\u{F6}' | '\u{F8}'..='\u{2FF}'
+        | '\u{370}'..='\u{37D}' | '\u{37F}'..='\u{1FFF}' | '\u{200C}'..='\u{200D}' | '\u{2070}'..='\u{218F}'
+        | '\u{2C00}'..='\u{2FEF}' | '\u{3001}'..='\u{D7FF}' | '\u{F900}'..='\u{FDCF}' | '\u{FDF0}'..='\u{FFFD}'
+        | '\u{10000}'..='\u{EFFFF}')
+}
+
+fn name_more(c: char) -> bool {
+    matches!(c, '0'..='9' | '-' | '.' | '\u{B7}' | '\u{300}'..='\u{36F}' | '\u{203F}'..='\u{2040}')
+}
+
+/// Char of XML 1.0 §2.2.
+fn is_char(c: char) -> bool {
+    matches!(c, '\t' | '\n' | '\r' | ' '..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'..='\u{10FFFF}')
+}
+
+fn check_chars(text: &str) -> Result<()> {
+    // U+FFFE and U+FFFF are the only forbidden ones past ASCII; they start with byte EF.
+    let suspicious = text.bytes().any(|b| (b < 0x20 && !matches!(b, b'\t' | b'\n' | b'\r')) || b == 0xEF);
+    if suspicious && !text.chars().all(is_char) {
+        return Err(xml(StreamCondition::NotWellFormed, "forbidden character"));
+    }
+    Ok(())
+}
+
+/// The predefined entities and character references, RFC 6120 §11.1 and §11.2.
+fn reference(name: &str) -> Result<char> {
+    const BAD: Malformed = xml(StreamCondition::NotWellFormed, "bad reference");
+    match name {
+        "amp" => Ok('&'),
+        "lt" => Ok('<'),
+        "gt" => Ok('>'),
+        "quot" => Ok('"'),
+        "apos" => Ok('\''),
+        _ => {
+            let number = name.strip_prefix('#').ok_or(xml(StreamCondition::RestrictedXml, "entity reference"))?;
+            let code = match number.strip_prefix('x') {
+                Some(hex) if !hex.is_empty() && hex.bytes().all(|b| b.is_ascii_hexdigit()) => {
+                    u32::from_str_radix(hex, 16)
+                }
+                None if !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) => number.parse(),
+                Some(_) | None => return Err(BAD),
+            };
+            code.ok().and_then(char::from_u32).filter(|c| is_char(*c)).ok_or(BAD)
+        }
+    }
+}
+
+fn unescape(value: &str) -> Result<Cow<'_, str>> {
+    if !value.contains('&') {
+        return Ok(Cow::Borrowed(value));
+    }
+    let mut out = String::with_capacity(value.len());
+    let mut rest = value;
+    while let Some((before, after)) = rest.split_once('&') {
+        let (name, more) = after.split_once(';').ok_or(xml(StreamCondition::NotWellFormed, "bare ampersand"))?;
+        out.push_str(before);
+        out.push(reference(name)?);
+        rest = more;
+    }
+    out.push_str(rest);
+    Ok(Cow::Owned(out))
+}
+
+/// Writes elements into a reused buffer without allocating. It cannot emit ill-formed text: values are escaped and
+/// characters that XML forbids are dropped. Names are ours, so they are `'static`.
+#[derive(Debug)]
+pub struct Writer<'b> {
+    out: &'b mut String,
+    /// A start tag was written up to its attributes; its `>` or `/>` is still to come.
+    open: bool,
+}
+
+impl<'b> Writer<'b> {
+    /// Appends to `out`.
+    pub fn new(out: &'b mut String) -> Self {
+        Self { out, open: false }
+    }
+
+    /// Starts an element in the namespace of its parent.
+    pub fn start(&mut self, name: &'static str) -> &mut Self {
+        self.seal();
+        self.out.push('<');
+        self.out.push_str(name);
+        self.open = true;
+        self
+    }
+
+    /// Starts an element and declares its namespace as the default.
+    pub fn start_ns(&mut self, name: &'static str, ns: &str) -> &mut Self {
+        self.start(name).attr("xmlns", ns)
+    }
+
+    /// Writes an attribute of the element just started.
+    pub fn attr(&mut self, name: &'static str, value: &str) -> &mut Self {
+        debug_assert!(self.open, "attribute after content");
+        self.out.push(' ');
+        self.out.push_str(name);
+        self.out.push_str("='");
+        escape(self.out, value);
+        self.out.push('\'');
+        self
+    }
+
+    /// Writes an attribute if there is a value.
+    pub fn attr_opt(&mut self, name: &'static str, value: Option<&str>) -> &mut Self {
+        if let Some(value) = value {
+            self.attr(name, value);
+        }
+        self
+    }
+
+    /// Writes an attribute from a value that prints without characters to escape, such as a number.
+    pub fn attr_number(&mut self, name: &'static str, value: impl std::fmt::Display) -> &mut Self {
+        debug_assert!(self.open, "attribute after content");
+        self.out.push(' ');
+        self.out.push_str(name);
+        self.out.push_str("='");
+        // Writing to a String cannot fail.
+        let _ = write!(self.out, "{value}");
+        self.out.push('\'');
+        self
+    }
+
+    /// Writes text inside the element just started.
+    pub fn text(&mut self, text: &str) -> &mut Self {
+        self.seal();
+        escape(self.out, text);
+        self
+    }
+
+    /// Ends the element `name`, which must be the innermost open one.
+    pub fn end(&mut self, name: &'static str) -> &mut Self {
+        if self.open {
+            self.out.push_str("/>");
+            self.open = false;
+        } else {
+            self.out.push_str("</");
+            self.out.push_str(name);
+            self.out.push('>');
+        }
+        self
+    }
+
+    /// An element with nothing but text.
+    pub fn text_element(&mut self, name: &'static str, text: &str) -> &mut Self {
+        self.start(name).text(text).end(name)
+    }
+
+    fn seal(&mut self) {
+        if self.open {
+            self.out.push('>');
+            self.open = false;
+        }
+    }
+}
+
+fn escape(out: &mut String, text: &str) {
+    let mut from = 0;
+    for (at, b) in text.bytes().enumerate() {
+        let with = match b {
+            b'&' => "&amp;",
+            b'<' => "&lt;",
+            b'>' => "&gt;",
+            b'"' => "&quot;",
+            b'\'' => "&apos;",
+            // Attribute values would turn these into spaces.
+            b'\t' => "&#9;",
+            b'\n' => "&#10;",
+            b'\r' => "&#13;",
+            0..=0x1F => "",
+            // U+FFFE and U+FFFF.
+            0xEF if matches!(text.as_bytes().get(at + 1..at + 3), Some([0xBF, 0xBE | 0xBF])) => "",
+            _ => continue,
+        };
+        let skip = if b == 0xEF { 3 } else { 1 };
+        out.push_str(text.get(from..at).unwrap_or(""));
+        out.push_str(with);
+        from = at + skip;
+    }
+    out.push_str(text.get(from..).unwrap_or(""));
+}
