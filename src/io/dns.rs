@@ -1,1 +1,192 @@
-//! dns
+//! Where an XMPP domain listens. Read RFC 6120 §3.2, XEP-0368 and RFC 2782 before touching this file.
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::proto::rr::RData;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// One place where a server may be reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// TLS from the first byte (XEP-0368) instead of STARTTLS.
+    pub direct_tls: bool,
+}
+
+/// Port of RFC 6120 §3.2.2.
+const C2S_PORT: u16 = 5222;
+/// A resolver that does not answer must not delay the fallback for long.
+const LOOKUP_LIMIT: Duration = Duration::from_secs(4);
+
+/// One SRV record with the service it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Record {
+    priority: u16,
+    weight: u16,
+    target: Target,
+}
+
+/// Looks up names with the system's configuration.
+pub struct Dns {
+    resolver: Option<TokioResolver>,
+}
+
+impl std::fmt::Debug for Dns {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dns").field("configured", &self.resolver.is_some()).finish()
+    }
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Dns {
+    /// Reads the system's configuration. A machine without one still resolves through the hosts file.
+    #[must_use]
+    pub fn new() -> Self {
+        let resolver = TokioResolver::builder_tokio().ok().and_then(|b| b.build().ok());
+        Self { resolver }
+    }
+
+    /// Places to try for the client service of `domain`, in order, RFC 6120 §3.2.1: `_xmpps-client` and `_xmpp-client`
+    /// mixed by priority and weight (XEP-0368 §3), the plain host when there is no record, nothing when the domain
+    /// says with a `.` that it has no such service. `roll` gives random numbers for the weights.
+    pub async fn client_targets(&self, domain: &str, roll: &mut dyn FnMut() -> u32) -> Vec<Target> {
+        let ascii = domain.trim_end_matches('.');
+        let (plain, direct) = tokio::join!(self.srv("_xmpp-client._tcp", ascii, false), self.srv("_xmpps-client._tcp", ascii, true));
+        let found = plain.is_some() || direct.is_some();
+        let mut records = plain.unwrap_or_default();
+        records.extend(direct.unwrap_or_default());
+        if !found {
+            return vec![Target { host: ascii.to_owned(), port: C2S_PORT, direct_tls: false }];
+        }
+        order(records, roll)
+    }
+
+    /// `None`: no record at all.
+    async fn srv(&self, service: &str, domain: &str, direct_tls: bool) -> Option<Vec<Record>> {
+        let resolver = self.resolver.as_ref()?;
+        let name = format!("{service}.{domain}.");
+        let answer = tokio::time::timeout(LOOKUP_LIMIT, resolver.srv_lookup(name)).await.ok()?.ok()?;
+        let records = answer
+            .answers()
+            .iter()
+            .filter_map(|record| match &record.data {
+                RData::SRV(srv) if !srv.target.is_root() => Some(Record {
+                    priority: srv.priority,
+                    weight: srv.weight,
+                    target: Target {
+                        host: srv.target.to_utf8().trim_end_matches('.').to_owned(),
+                        port: srv.port,
+                        direct_tls,
+                    },
+                }),
+                _ => None,
+            })
+            .collect();
+        Some(records)
+    }
+
+    /// Addresses of a host: a literal, the hosts file, then DNS. IPv6 and IPv4 alternate (RFC 8305 §4).
+    pub async fn addresses(&self, host: &str, port: u16) -> Vec<SocketAddr> {
+        if let Ok(ip) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
+            return vec![SocketAddr::new(ip, port)];
+        }
+        let mut found: Vec<SocketAddr> = Vec::new();
+        if let Ok(Ok(answer)) = tokio::time::timeout(LOOKUP_LIMIT, tokio::net::lookup_host((host, port))).await {
+            found.extend(answer);
+        }
+        if found.is_empty()
+            && let Some(resolver) = &self.resolver
+            && let Ok(Ok(answer)) = tokio::time::timeout(LOOKUP_LIMIT, resolver.lookup_ip(format!("{host}."))).await
+        {
+            found.extend(answer.iter().map(|ip| SocketAddr::new(ip, port)));
+        }
+        interleave(&found)
+    }
+}
+
+fn interleave(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut six = addresses.iter().filter(|a| a.is_ipv6());
+    let mut four = addresses.iter().filter(|a| a.is_ipv4());
+    let mut out: Vec<SocketAddr> = Vec::with_capacity(addresses.len());
+    loop {
+        let pair = [six.next(), four.next()];
+        if pair.iter().all(Option::is_none) {
+            return out;
+        }
+        for address in pair.into_iter().flatten() {
+            if !out.contains(address) {
+                out.push(*address);
+            }
+        }
+    }
+}
+
+/// RFC 2782: by priority, within one priority at random by weight.
+fn order(mut records: Vec<Record>, roll: &mut dyn FnMut() -> u32) -> Vec<Target> {
+    let mut out = Vec::with_capacity(records.len());
+    records.sort_by_key(|r| (r.priority, r.weight));
+    while let Some(first) = records.first() {
+        let priority = first.priority;
+        let total: u32 = records.iter().filter(|r| r.priority == priority).map(|r| u32::from(r.weight)).sum();
+        let mut point = roll() % (total + 1);
+        let mut chosen = 0;
+        for (at, record) in records.iter().enumerate().take_while(|(_, r)| r.priority == priority) {
+            chosen = at;
+            if point <= u32::from(record.weight) {
+                break;
+            }
+            point -= u32::from(record.weight);
+        }
+        out.push(records.remove(chosen).target);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn record(priority: u16, weight: u16, host: &str) -> Record {
+        Record { priority, weight, target: Target { host: host.into(), port: 5222, direct_tls: false } }
+    }
+
+    #[test]
+    fn lower_priority_numbers_come_first_whatever_their_weight() {
+        let mut roll = || 7;
+        let hosts: Vec<String> =
+            order(vec![record(20, 100, "late"), record(10, 0, "early")], &mut roll).into_iter().map(|t| t.host).collect();
+        assert_eq!(hosts, ["early", "late"]);
+    }
+
+    #[test]
+    fn weights_share_the_first_place_in_their_ratio() {
+        let mut state = 1u32;
+        let mut heavy = 0;
+        for _ in 0..4000 {
+            let mut roll = || {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                state >> 8
+            };
+            if order(vec![record(1, 75, "heavy"), record(1, 25, "light")], &mut roll).first().unwrap().host == "heavy" {
+                heavy += 1;
+            }
+        }
+        assert!((2800..3200).contains(&heavy), "{heavy} of 4000");
+    }
+
+    #[test]
+    fn address_families_alternate_starting_with_ipv6() {
+        let a = |s: &str| s.parse::<SocketAddr>().unwrap();
+        let mixed = [a("1.1.1.1:1"), a("1.1.1.2:1"), a("[::2]:1"), a("1.1.1.1:1")];
+        assert_eq!(interleave(&mixed), [a("[::2]:1"), a("1.1.1.1:1"), a("1.1.1.2:1")]);
+    }
+}
