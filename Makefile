@@ -1,0 +1,39 @@
+# offhook: `make demo` runs the main job, `make test` runs every test. Both bring what they need on a Debian machine and
+# say so; on another system they name what is missing.
+
+SHELL := /bin/bash
+CARGO ?= cargo
+OUT ?= out
+
+.PHONY: demo test soak bench fuzz lint build-needs test-needs help
+
+help:
+	@echo "make demo   two endpoints call each other on this machine; recordings in $(OUT)/"
+	@echo "make test   every test, with real servers on loopback addresses"
+	@echo "make soak   the long runs: a million generated sequences, hours of virtual time"
+	@echo "make bench  the figures of the README, each beside its peer"
+
+demo: build-needs
+	$(CARGO) run --release --locked -- demo --out $(OUT)
+
+test: build-needs test-needs lint
+	$(CARGO) check --locked --no-default-features --lib
+	$(CARGO) test --locked --all-targets
+	$(CARGO) test --locked --doc
+	$(CARGO) test --locked --features audio-device --lib io::audio
+
+lint: build-needs
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+soak: build-needs test-needs
+	OFFHOOK_SEQUENCES=1000000 OFFHOOK_SEEDS=2000 $(CARGO) test --locked --release --all-targets
+
+bench: build-needs
+	$(CARGO) bench --locked
+
+build-needs:
+	@.ci/needs build
+
+test-needs:
+	@.ci/needs test
