@@ -20,15 +20,20 @@ pub mod fault;
 /// Row 1: bytes and text to values and back.
 #[deny(clippy::indexing_slicing)]
 pub mod wire {
+    pub mod bytestream;
     pub mod candidate;
     pub mod description;
+    pub mod disco;
     pub mod jid;
     pub mod jingle;
     pub mod ns;
+    pub mod roster;
     pub mod rtcp;
     pub mod rtp;
+    pub mod services;
     pub mod stanza;
     pub mod stream;
+    pub mod time;
     pub mod xml;
 }
 
