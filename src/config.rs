@@ -91,3 +91,18 @@ impl std::fmt::Debug for Secret {
         f.write_str("Secret(..)")
     }
 }
+
+/// Most elements that a codec keeps of one stanza, so that 256 KiB of XML cannot become many times that in values. They
+/// stand above every limit a session may be configured with.
+pub mod wire {
+    /// Contents of one `<jingle/>`; past it the stanza is refused, as a part of a session is not to be guessed away.
+    pub const CONTENTS: usize = 64;
+    /// XEP-0338 groups of one `<jingle/>`; further ones are dropped.
+    pub const GROUPS: usize = 16;
+    /// Candidates of one transport; further ones are dropped and counted.
+    pub const CANDIDATES: usize = 128;
+    /// Payload types of one description: there are 128 numbers; further ones are dropped.
+    pub const PAYLOAD_TYPES: usize = 128;
+    /// Parameters, feedback types, header extensions, sources, keys, hashes of one element; further ones are dropped.
+    pub const PARTS: usize = 128;
+}

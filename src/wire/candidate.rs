@@ -2,7 +2,10 @@
 //! ibb (0261 1.0), webrtc-datachannel (0343 0.3.1), fingerprint (0320 1.0.0).
 //! Read XEP-0176 §5.3 and XEP-0320 §1 before touching this file.
 
-use crate::fault::names;
+use super::ns;
+use super::xml::{Reader, Result, Writer};
+use crate::config::wire;
+use crate::fault::{Malformed, names};
 use std::net::IpAddr;
 
 /// The transport half of a content.
@@ -21,6 +24,68 @@ pub enum Transport {
         /// Its namespace.
         ns: String,
     },
+}
+
+impl Transport {
+    /// Reads the `<transport/>` that `r` has just entered; its namespace decides.
+    ///
+    /// # Errors
+    /// [`Malformed`] for what cannot be resolved; a candidate that cannot be read is dropped and counted instead.
+    pub fn read(r: &mut Reader<'_>) -> Result<Self> {
+        match r.tag().ns() {
+            ns::ICE_UDP => Ok(Self::Ice(Box::new(IceTransport::read(r)?))),
+            ns::ICE => {
+                let mut ice = IceTransport::read(r)?;
+                ice.ice2 = true;
+                Ok(Self::Ice(Box::new(ice)))
+            }
+            ns::RAW_UDP => {
+                let mut candidates = Vec::new();
+                r.children(|r| {
+                    if r.tag().name() == "candidate" && candidates.len() < wire::CANDIDATES {
+                        candidates.extend(RawCandidate::read(r));
+                    }
+                    Ok(())
+                })?;
+                Ok(Self::RawUdp(candidates))
+            }
+            ns::S5B => Ok(Self::S5b(Box::new(S5bTransport::read(r)?))),
+            ns::IBB_TRANSPORT => Ok(Self::Ibb(IbbTransport::read(r)?)),
+            other => Ok(Self::Unknown { ns: other.to_owned() }),
+        }
+    }
+
+    /// Writes the `<transport/>` with its namespace.
+    pub fn write(&self, w: &mut Writer<'_>) {
+        match self {
+            Self::Ice(ice) => ice.write(w),
+            Self::RawUdp(candidates) => {
+                w.start_ns("transport", ns::RAW_UDP);
+                for candidate in candidates {
+                    candidate.write(w);
+                }
+                w.end("transport");
+            }
+            Self::S5b(s5b) => s5b.write(w),
+            Self::Ibb(ibb) => ibb.write(w),
+            Self::Unknown { ns } => {
+                w.start_ns("transport", ns).end("transport");
+            }
+        }
+    }
+}
+
+/// A number of the element just entered; `None` if it is absent, blank or no such number.
+fn number<T: std::str::FromStr>(r: &Reader<'_>, name: &str) -> Option<T> {
+    r.attr(name).and_then(|v| v.trim().parse().ok())
+}
+
+/// A number with a default: `None` only if a value stands there that is no such number.
+fn number_or<T: std::str::FromStr>(r: &Reader<'_>, name: &str, default: T) -> Option<T> {
+    match r.attr(name).map(str::trim) {
+        None | Some("") => Some(default),
+        Some(v) => v.parse().ok(),
+    }
 }
 
 /// ICE credentials, RFC 8445 §5.3. `Debug` hides the password.
@@ -43,13 +108,15 @@ impl std::fmt::Debug for IceCreds {
 pub struct IceTransport {
     /// True for `urn:xmpp:jingle:transports:ice:0`.
     pub ice2: bool,
+    /// `ice2='true'`: the sender follows RFC 8445 (J371-01; only in `ice:0`).
+    pub rfc8445: bool,
     /// Absent while no candidate is sent.
     pub ufrag: Option<String>,
     /// Some peers leave it out of transport-info (facts §7).
     pub pwd: Option<String>,
     /// Those that could be read; a malformed one is counted, not fatal (J176-08).
     pub candidates: Vec<Candidate>,
-    /// Candidates that could not be read (bad priority, address or type).
+    /// Candidates that could not be read (bad priority, address or type) or stood past the cap. Never written.
     pub malformed_candidates: usize,
     /// The pair that the controlling side chose, XEP-0176 §5.7: component, address, port.
     pub remote_candidates: Vec<(u8, String, u16)>,
@@ -66,6 +133,72 @@ impl IceTransport {
     #[must_use]
     pub fn creds(&self) -> Option<IceCreds> {
         Some(IceCreds { ufrag: self.ufrag.clone()?, pwd: self.pwd.clone()? })
+    }
+}
+
+impl IceTransport {
+    /// Reads the `<transport/>` of `ice-udp:1` or `ice:0` that `r` has just entered. It may be empty (J176-01, J176-05).
+    ///
+    /// # Errors
+    /// [`Malformed`] for a fingerprint that cannot be read: passing it over would be a downgrade.
+    pub fn read(r: &mut Reader<'_>) -> Result<Self> {
+        let own = |name: &str| r.attr(name).filter(|v| !v.is_empty()).map(str::to_owned);
+        // J176-02 is not enforced here: a transport-info may lack the password that the offer has given (facts §7).
+        let mut ice = Self {
+            ufrag: own("ufrag"),
+            pwd: own("pwd"),
+            rfc8445: r.tag().ns() == ns::ICE && matches!(r.attr("ice2"), Some("true" | "1")),
+            ..Self::default()
+        };
+        r.children(|r| {
+            match r.tag().name() {
+                "candidate" => match Candidate::read(r) {
+                    Some(candidate) if ice.candidates.len() < wire::CANDIDATES => ice.candidates.push(candidate),
+                    // J176-04, J176-08: that candidate is lost, the session is not.
+                    Some(_) | None => ice.malformed_candidates = ice.malformed_candidates.saturating_add(1),
+                },
+                "remote-candidate" if ice.remote_candidates.len() < wire::CANDIDATES => {
+                    if let (Some(component), Some(ip), Some(port)) =
+                        (number_or(r, "component", 1), r.attr("ip"), number(r, "port"))
+                    {
+                        ice.remote_candidates.push((component, ip.to_owned(), port));
+                    }
+                }
+                "fingerprint" if ice.fingerprints.len() < wire::PARTS => ice.fingerprints.push(Fingerprint::read(r)?),
+                // J371-03: seen inside ice-udp:1 too (facts §7).
+                "gathering-complete" => ice.gathering_complete = true,
+                "sctpmap" if ice.sctp.is_none() => ice.sctp = Some(SctpMap::read(r)?),
+                _ => {}
+            }
+            Ok(())
+        })?;
+        Ok(ice)
+    }
+
+    /// Writes the `<transport/>` with its namespace.
+    pub fn write(&self, w: &mut Writer<'_>) {
+        w.start_ns("transport", if self.ice2 { ns::ICE } else { ns::ICE_UDP });
+        if self.ice2 && self.rfc8445 {
+            w.attr("ice2", "true");
+        }
+        w.attr_opt("pwd", self.pwd.as_deref()).attr_opt("ufrag", self.ufrag.as_deref());
+        for fingerprint in &self.fingerprints {
+            fingerprint.write(w);
+        }
+        if let Some(sctp) = &self.sctp {
+            sctp.write(w);
+        }
+        for candidate in &self.candidates {
+            candidate.write(w);
+        }
+        for (component, ip, port) in &self.remote_candidates {
+            w.start("remote-candidate").attr_number("component", component).attr("ip", ip).attr_number("port", port);
+            w.end("remote-candidate");
+        }
+        if self.gathering_complete {
+            w.start("gathering-complete").end("gathering-complete");
+        }
+        w.end("transport");
     }
 }
 
@@ -117,6 +250,80 @@ pub struct Candidate {
     pub network: Option<u32>,
 }
 
+impl CandidateAddr {
+    /// An address literal or an mDNS name; other names are nothing RFC 8445 can check.
+    fn read(text: &str) -> Option<Self> {
+        let text = text.trim();
+        if let Ok(ip) = text.parse() {
+            return Some(Self::Ip(ip));
+        }
+        let host = text.strip_suffix(".local")?;
+        let fine = !host.is_empty() && host.len() <= 63 && host.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        fine.then(|| Self::Mdns(text.to_owned()))
+    }
+}
+
+impl Candidate {
+    /// The candidate that `r` has just entered; `None` if it cannot be used or understood. What real peers leave out has
+    /// a default: component 1, generation 0, UDP, no id, no network (J176-03, facts §7).
+    #[must_use]
+    pub fn read(r: &Reader<'_>) -> Option<Self> {
+        // A protocol may be in the upper case of SDP.
+        let protocol = match r.attr("protocol").map(str::trim) {
+            None | Some("") => CandidateProtocol::Udp,
+            Some(p) if p.eq_ignore_ascii_case("udp") => CandidateProtocol::Udp,
+            Some(p) if p.eq_ignore_ascii_case("tcp") => CandidateProtocol::Tcp,
+            Some(_) => return None,
+        };
+        let component = number_or(r, "component", 1).filter(|c| *c != 0)?;
+        // J176-04: a priority above 32 bits (0176 example 5) or of zero is none.
+        let priority = number(r, "priority").filter(|p| *p != 0)?;
+        let port = number(r, "port").filter(|p| *p != 0 || protocol == CandidateProtocol::Tcp)?;
+        let related = r.attr("rel-addr").and_then(|a| a.trim().parse().ok());
+        Some(Self {
+            component,
+            foundation: r.attr("foundation").unwrap_or("0").to_owned(),
+            generation: number_or(r, "generation", 0)?,
+            id: r.attr("id").filter(|id| !id.is_empty()).map(str::to_owned),
+            addr: CandidateAddr::read(r.attr("ip")?)?,
+            port,
+            priority,
+            protocol,
+            tcptype: match protocol {
+                CandidateProtocol::Tcp => r.attr("tcptype").map(str::to_owned),
+                CandidateProtocol::Udp => None,
+            },
+            kind: CandidateKind::parse(r.attr("type")?)?,
+            related: related.map(|ip| (ip, number(r, "rel-port").unwrap_or(0))),
+            network: number(r, "network"),
+        })
+    }
+
+    /// Writes the `<candidate/>` in the namespace of its transport, complete: a missing id is made from its parts, a
+    /// missing network is 0 (J176-03).
+    pub fn write(&self, w: &mut Writer<'_>) {
+        w.start("candidate").attr_number("component", self.component).attr("foundation", &self.foundation);
+        w.attr_number("generation", self.generation);
+        match &self.id {
+            Some(id) => w.attr("id", id),
+            None => w.attr_number("id", format_args!("c{}-{}-{}", self.component, self.priority, self.port)),
+        };
+        match &self.addr {
+            CandidateAddr::Ip(ip) => w.attr_number("ip", ip),
+            CandidateAddr::Mdns(name) => w.attr("ip", name),
+        };
+        w.attr_number("network", self.network.unwrap_or(0)).attr_number("port", self.port);
+        w.attr_number("priority", self.priority).attr("protocol", self.protocol.as_str());
+        if let Some((ip, port)) = self.related {
+            w.attr_number("rel-addr", ip).attr_number("rel-port", port);
+        }
+        if self.protocol == CandidateProtocol::Tcp {
+            w.attr_opt("tcptype", self.tcptype.as_deref());
+        }
+        w.attr("type", self.kind.as_str()).end("candidate");
+    }
+}
+
 names! {
     /// DTLS role, RFC 5763 §5.
     pub enum Setup { Active = "active", Actpass = "actpass", Holdconn = "holdconn", Passive = "passive" }
@@ -133,6 +340,71 @@ pub struct Fingerprint {
     pub setup: Option<Setup>,
 }
 
+impl Fingerprint {
+    /// Reads the `<fingerprint/>` that `r` has just entered, in whatever namespace.
+    ///
+    /// # Errors
+    /// [`Malformed`] without hash, for an unknown setup, or if the text is not hex: a fingerprint is never passed over.
+    pub fn read(r: &mut Reader<'_>) -> Result<Self> {
+        const BAD: Malformed = Malformed::BadValue { element: "fingerprint", what: "text" };
+        let mut hash = r.need("fingerprint", "hash")?.trim().to_owned();
+        hash.make_ascii_lowercase();
+        // J320-02: missing is actpass to the layer above.
+        let setup = match r.attr("setup").map(str::trim) {
+            None | Some("") => None,
+            Some(v) => Some(Setup::parse(v).ok_or(Malformed::BadValue { element: "fingerprint", what: "setup" })?),
+        };
+        let text = r.text()?;
+        // J320-01: white space may stand round the digest, and line breaks inside it.
+        let mut value = Vec::with_capacity(32);
+        let mut high = None;
+        for b in text.bytes() {
+            let digit = match b {
+                b'0'..=b'9' => b - b'0',
+                b'a'..=b'f' => b - b'a' + 10,
+                b'A'..=b'F' => b - b'A' + 10,
+                b':' | b' ' | b'\t' | b'\r' | b'\n' if high.is_none() => continue,
+                _ => return Err(BAD),
+            };
+            match high.take() {
+                None => high = Some(digit),
+                // SHA-512 has 64 bytes.
+                Some(_) if value.len() >= 64 => return Err(BAD),
+                Some(high) => value.push(high << 4 | digit),
+            }
+        }
+        if high.is_some() || value.is_empty() || hash.is_empty() {
+            return Err(BAD);
+        }
+        Ok(Self { hash, value, setup })
+    }
+
+    /// Writes the `<fingerprint/>` with its namespace.
+    pub fn write(&self, w: &mut Writer<'_>) {
+        w.start_ns("fingerprint", ns::DTLS).attr("hash", &self.hash);
+        w.attr_opt("setup", self.setup.map(Setup::as_str));
+        w.text_number(Hex(&self.value)).end("fingerprint");
+    }
+}
+
+/// Upper-case hex with colons, RFC 8122 §5.
+struct Hex<'a>(&'a [u8]);
+
+impl std::fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        use std::fmt::Write as _;
+        let digit = |n: u8| char::from(if n < 10 { b'0' + n } else { b'A' + n - 10 });
+        for (i, b) in self.0.iter().enumerate() {
+            if i > 0 {
+                f.write_char(':')?;
+            }
+            f.write_char(digit(b >> 4))?;
+            f.write_char(digit(b & 15))?;
+        }
+        Ok(())
+    }
+}
+
 /// XEP-0343 sctpmap: `port` is written, `port` and `number` are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SctpMap {
@@ -142,6 +414,31 @@ pub struct SctpMap {
     pub protocol: String,
     /// Streams wanted.
     pub streams: Option<u16>,
+}
+
+impl SctpMap {
+    /// Reads the `<sctpmap/>` that `r` has just entered.
+    ///
+    /// # Errors
+    /// [`Malformed`] for a port that is none.
+    pub fn read(r: &Reader<'_>) -> Result<Self> {
+        // The XEP's text says `port`, its schema and its examples say `number` (requirements §M 12).
+        let port = match r.attr("port").or_else(|| r.attr("number")).map(str::trim) {
+            None | Some("") => 5000,
+            Some(v) => v.parse().map_err(|_| Malformed::BadValue { element: "sctpmap", what: "port" })?,
+        };
+        let protocol = r.attr("protocol").filter(|p| !p.is_empty()).unwrap_or("webrtc-datachannel").to_owned();
+        Ok(Self { port, protocol, streams: number(r, "streams") })
+    }
+
+    /// Writes the `<sctpmap/>` with its namespace.
+    pub fn write(&self, w: &mut Writer<'_>) {
+        w.start_ns("sctpmap", ns::SCTP_MAP).attr_number("port", self.port).attr("protocol", &self.protocol);
+        if let Some(streams) = self.streams {
+            w.attr_number("streams", streams);
+        }
+        w.end("sctpmap");
+    }
 }
 
 /// XEP-0177 candidate.
@@ -161,6 +458,29 @@ pub struct RawCandidate {
     pub kind: Option<CandidateKind>,
 }
 
+impl RawCandidate {
+    /// The candidate that `r` has just entered; `None` without address or port.
+    #[must_use]
+    pub fn read(r: &Reader<'_>) -> Option<Self> {
+        Some(Self {
+            // J177-01: examples of 0176 and 0371 leave it out.
+            component: number_or(r, "component", 1).filter(|c| *c != 0)?,
+            generation: number_or(r, "generation", 0)?,
+            id: r.attr("id").unwrap_or("").to_owned(),
+            ip: number(r, "ip")?,
+            port: number(r, "port").filter(|p| *p != 0)?,
+            kind: r.attr("type").and_then(CandidateKind::parse),
+        })
+    }
+
+    /// Writes the `<candidate/>` in the namespace of its transport.
+    pub fn write(&self, w: &mut Writer<'_>) {
+        w.start("candidate").attr_number("component", self.component).attr_number("generation", self.generation);
+        w.attr("id", &self.id).attr_number("ip", self.ip).attr_number("port", self.port);
+        w.attr_opt("type", self.kind.map(CandidateKind::as_str)).end("candidate");
+    }
+}
+
 names! {
     /// S5B candidate types, XEP-0260 §2.2.
     pub enum S5bKind { Assisted = "assisted", Direct = "direct", Proxy = "proxy", Tunnel = "tunnel" }
@@ -177,6 +497,8 @@ pub struct S5bTransport {
     pub udp: bool,
     /// Offered streamhosts.
     pub candidates: Vec<S5bCandidate>,
+    /// Candidates that could not be read or stood past the cap. Never written.
+    pub malformed_candidates: usize,
     /// `candidate-used`: its cid.
     pub candidate_used: Option<String>,
     /// `candidate-error`
@@ -204,6 +526,84 @@ pub struct S5bCandidate {
     pub kind: S5bKind,
 }
 
+impl S5bTransport {
+    /// Reads the `<transport/>` of `s5b:1` that `r` has just entered.
+    ///
+    /// # Errors
+    /// [`Malformed`] without sid (J260-01), or for a nomination without cid.
+    pub fn read(r: &mut Reader<'_>) -> Result<Self> {
+        let mut s5b = Self {
+            sid: r.need("transport", "sid")?.to_owned(),
+            dstaddr: r.attr("dstaddr").filter(|d| !d.is_empty()).map(str::to_owned),
+            udp: r.attr("mode") == Some("udp"),
+            ..Self::default()
+        };
+        r.children(|r| {
+            match r.tag().name() {
+                "candidate" => match S5bCandidate::read(r) {
+                    Some(candidate) if s5b.candidates.len() < wire::CANDIDATES => s5b.candidates.push(candidate),
+                    Some(_) | None => s5b.malformed_candidates = s5b.malformed_candidates.saturating_add(1),
+                },
+                "candidate-used" => s5b.candidate_used = Some(r.need("candidate-used", "cid")?.to_owned()),
+                "candidate-error" => s5b.candidate_error = true,
+                "activated" => s5b.activated = Some(r.need("activated", "cid")?.to_owned()),
+                "proxy-error" => s5b.proxy_error = true,
+                _ => {}
+            }
+            Ok(())
+        })?;
+        Ok(s5b)
+    }
+
+    /// Writes the `<transport/>` with its namespace.
+    pub fn write(&self, w: &mut Writer<'_>) {
+        w.start_ns("transport", ns::S5B).attr("sid", &self.sid).attr_opt("dstaddr", self.dstaddr.as_deref());
+        // J260-03: `tcp` is the default, and an answer never has `mode`.
+        w.attr_opt("mode", self.udp.then_some("udp"));
+        for candidate in &self.candidates {
+            candidate.write(w);
+        }
+        if let Some(cid) = &self.candidate_used {
+            w.start("candidate-used").attr("cid", cid).end("candidate-used");
+        }
+        if self.candidate_error {
+            w.start("candidate-error").end("candidate-error");
+        }
+        if let Some(cid) = &self.activated {
+            w.start("activated").attr("cid", cid).end("activated");
+        }
+        if self.proxy_error {
+            w.start("proxy-error").end("proxy-error");
+        }
+        w.end("transport");
+    }
+}
+
+impl S5bCandidate {
+    /// The candidate that `r` has just entered; `None` if a required part is missing or no such value.
+    #[must_use]
+    pub fn read(r: &Reader<'_>) -> Option<Self> {
+        Some(Self {
+            cid: r.attr("cid").filter(|c| !c.is_empty())?.to_owned(),
+            host: r.attr("host").filter(|h| !h.is_empty())?.to_owned(),
+            jid: r.attr("jid")?.parse().ok()?,
+            port: number_or(r, "port", 1080)?,
+            priority: number(r, "priority")?,
+            kind: match r.attr("type") {
+                None | Some("") => S5bKind::Direct,
+                Some(kind) => S5bKind::parse(kind)?,
+            },
+        })
+    }
+
+    /// Writes the `<candidate/>` in the namespace of its transport.
+    pub fn write(&self, w: &mut Writer<'_>) {
+        w.start("candidate").attr("cid", &self.cid).attr("host", &self.host).attr("jid", self.jid.as_str());
+        w.attr_number("port", self.port).attr_number("priority", self.priority).attr("type", self.kind.as_str());
+        w.end("candidate");
+    }
+}
+
 /// XEP-0261 transport.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IbbTransport {
@@ -213,4 +613,26 @@ pub struct IbbTransport {
     pub sid: String,
     /// `stanza='message'` instead of IQs.
     pub in_messages: bool,
+}
+
+impl IbbTransport {
+    /// Reads the `<transport/>` of `ibb:1` that `r` has just entered.
+    ///
+    /// # Errors
+    /// [`Malformed`] without sid or with a block size outside 1 to 65 535 (J047-01).
+    pub fn read(r: &Reader<'_>) -> Result<Self> {
+        const BAD: Malformed = Malformed::BadValue { element: "transport", what: "block-size" };
+        let block_size = r.need("transport", "block-size")?.trim().parse().ok().filter(|b| *b != 0).ok_or(BAD)?;
+        Ok(Self {
+            block_size,
+            sid: r.need("transport", "sid")?.to_owned(),
+            in_messages: r.attr("stanza") == Some("message"),
+        })
+    }
+
+    /// Writes the `<transport/>` with its namespace.
+    pub fn write(&self, w: &mut Writer<'_>) {
+        w.start_ns("transport", ns::IBB_TRANSPORT).attr_number("block-size", self.block_size).attr("sid", &self.sid);
+        w.attr_opt("stanza", self.in_messages.then_some("message")).end("transport");
+    }
 }

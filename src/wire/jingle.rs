@@ -2,9 +2,12 @@
 //! (XEP-0353 0.8.0). Read XEP-0166 §7 and XEP-0353 §3 before touching this file.
 
 use super::candidate::Transport;
-use super::description::{Description, Info};
+use super::description::{Description, FileVerb, Info};
 use super::jid::Jid;
-use crate::fault::{ReasonCondition, names};
+use super::ns;
+use super::xml::{Reader, Result, Writer};
+use crate::config::wire;
+use crate::fault::{JingleCondition, Malformed, ReasonCondition, names};
 
 names! {
     /// What a Jingle IQ asks for, XEP-0166 §7.2, in the XEP's order.
@@ -38,6 +41,20 @@ impl std::fmt::Display for Sid {
     }
 }
 
+impl Sid {
+    fn read(r: &Reader<'_>, element: &'static str, attribute: &'static str) -> Result<Self> {
+        match r.need(element, attribute)? {
+            "" => Err(Malformed::BadValue { element, what: attribute }),
+            sid => Ok(Self(sid.to_owned())),
+        }
+    }
+}
+
+/// True for a namespace in which peers have put Jingle's own children by mistake (complaint 16).
+fn slipped(ns: &str) -> bool {
+    matches!(ns, ns::JINGLE | "" | ns::CLIENT | ns::JINGLE_ERRORS | ns::JMI | ns::JMI_1 | ns::STANZAS)
+}
+
 /// The `<jingle/>` element.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Jingle {
@@ -60,6 +77,136 @@ pub struct Jingle {
 }
 
 impl Jingle {
+    /// Reads the `<jingle/>` that `r` has just entered.
+    ///
+    /// # Errors
+    /// [`Malformed`] for a breach of XEP-0166 §7 that cannot be resolved; see the rule ids in the code.
+    pub fn read(r: &mut Reader<'_>) -> Result<Self> {
+        if !r.is(ns::JINGLE, "jingle") {
+            return Err(Malformed::Unexpected { element: "jingle" });
+        }
+        // J166-23, J166-31: both are required, and no action is the default.
+        let action = Action::parse(r.need("jingle", "action")?)
+            .ok_or(Malformed::BadValue { element: "jingle", what: "action" })?;
+        let sid = Sid::read(r, "jingle", "sid")?;
+        let mut jingle = Self::new(action, sid);
+        // J166-25: on other actions the attributes are ignored. J166-26: one that is no address is not used either.
+        if action == Action::SessionInitiate {
+            jingle.initiator = r.attr("initiator").and_then(|v| v.parse().ok());
+        } else if action == Action::SessionAccept {
+            jingle.responder = r.attr("responder").and_then(|v| v.parse().ok());
+        }
+        r.children(|r| jingle.read_child(r))?;
+        jingle.check()?;
+        Ok(jingle)
+    }
+
+    fn read_child(&mut self, r: &mut Reader<'_>) -> Result<()> {
+        let (name, slip) = (r.tag().name(), slipped(r.tag().ns()));
+        if name == "content" && slip {
+            if self.contents.len() >= wire::CONTENTS {
+                return Err(Malformed::Unexpected { element: "content" });
+            }
+            self.contents.push(Content::read(r)?);
+        } else if name == "reason" && slip {
+            let found = RawReason::read(r)?;
+            // J166-55. A terminate ends the session however badly it is explained: refusing it would leave a ghost.
+            let reason = if self.action == Action::SessionTerminate { found.resolve() } else { Some(found.strict()?) };
+            self.reason = self.reason.take().or(reason);
+        } else if r.is(ns::GROUPING, "group") {
+            if self.groups.len() < wire::GROUPS {
+                self.groups.push(Group::read(r)?);
+            }
+        } else if self.action == Action::SessionInfo {
+            // The first payload that is known decides; one that is not is remembered for J166-21.
+            let known = matches!(&self.info, Some(info) if !matches!(info, Info::Unknown { .. }));
+            if !known {
+                let info = Info::read(r)?;
+                if self.info.is_none() || !matches!(info, Info::Unknown { .. }) {
+                    self.info = Some(info);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What an action cannot do without.
+    fn check(&self) -> Result<()> {
+        const NO_CONTENT: Malformed = Malformed::MissingChild { element: "jingle", child: "content" };
+        match self.action {
+            Action::SessionInitiate | Action::SessionAccept => {
+                // J166-01, J166-08, J166-42: at least one content, each with one description and one transport.
+                if self.contents.is_empty() {
+                    return Err(NO_CONTENT);
+                }
+                for content in &self.contents {
+                    if content.description.is_none() {
+                        return Err(Malformed::MissingChild { element: "content", child: "description" });
+                    }
+                    if content.transport.is_none() {
+                        return Err(Malformed::MissingChild { element: "content", child: "transport" });
+                    }
+                }
+                // J166-44: early-session alone is no session.
+                if self.action == Action::SessionInitiate
+                    && !self.contents.iter().any(|c| c.disposition == Disposition::Session)
+                {
+                    return Err(Malformed::BadValue { element: "content", what: "disposition" });
+                }
+            }
+            Action::ContentModify => {
+                if self.contents.is_empty() {
+                    return Err(NO_CONTENT);
+                }
+                // J166-35
+                if self.contents.iter().any(|c| c.senders.is_none()) {
+                    return Err(Malformed::MissingAttribute { element: "content", attribute: "senders" });
+                }
+            }
+            Action::ContentAccept
+            | Action::ContentAdd
+            | Action::ContentReject
+            | Action::ContentRemove
+            | Action::TransportAccept
+            | Action::TransportReject
+            | Action::TransportReplace => {
+                if self.contents.is_empty() {
+                    return Err(NO_CONTENT);
+                }
+            }
+            Action::DescriptionInfo
+            | Action::SecurityInfo
+            | Action::SessionInfo
+            | Action::SessionTerminate
+            | Action::TransportInfo => {}
+        }
+        Ok(())
+    }
+
+    /// Writes the `<jingle/>` with its namespace.
+    pub fn write(&self, w: &mut Writer<'_>) {
+        w.start_ns("jingle", ns::JINGLE).attr("action", self.action.as_str()).attr("sid", &self.sid.0);
+        // J166-24, J166-25, J166-28: each on its own action only.
+        if self.action == Action::SessionInitiate {
+            w.attr_opt("initiator", self.initiator.as_ref().map(Jid::as_str));
+        } else if self.action == Action::SessionAccept {
+            w.attr_opt("responder", self.responder.as_ref().map(Jid::as_str));
+        }
+        for group in &self.groups {
+            group.write(w);
+        }
+        for content in &self.contents {
+            content.write(w);
+        }
+        if let Some(reason) = &self.reason {
+            reason.write(w);
+        }
+        if let (Action::SessionInfo, Some(info)) = (self.action, &self.info) {
+            info.write(w);
+        }
+        w.end("jingle");
+    }
+
     /// An action without contents.
     #[must_use]
     pub fn new(action: Action, sid: Sid) -> Self {
@@ -95,6 +242,113 @@ pub struct Content {
     pub security: Option<String>,
 }
 
+impl Content {
+    /// A content with neither description nor transport.
+    #[must_use]
+    pub fn new(creator: Creator, name: impl Into<String>) -> Self {
+        Self {
+            creator,
+            name: name.into(),
+            senders: None,
+            disposition: Disposition::Session,
+            description: None,
+            transport: None,
+            security: None,
+        }
+    }
+
+    /// Reads the `<content/>` that `r` has just entered.
+    ///
+    /// # Errors
+    /// [`Malformed`] without a name, with a second description or transport, or from either of them.
+    pub fn read(r: &mut Reader<'_>) -> Result<Self> {
+        // J166-51: a missing creator is the initiator, a missing name cannot be guessed. An empty one is seen.
+        let creator = read_creator(r, "content")?;
+        let mut content = Self::new(creator, r.need("content", "name")?);
+        content.senders = read_senders(r, "content")?;
+        content.disposition = match r.attr("disposition") {
+            None | Some("" | "session") => Disposition::Session,
+            Some("early-session") => Disposition::EarlySession,
+            Some(other) => Disposition::Other(other.to_owned()),
+        };
+        let mut verb = None;
+        r.children(|r| {
+            match r.tag().name() {
+                // J166-01: exactly one of each.
+                "description" if content.description.is_some() => {
+                    return Err(Malformed::Unexpected { element: "description" });
+                }
+                "transport" if content.transport.is_some() => {
+                    return Err(Malformed::Unexpected { element: "transport" });
+                }
+                "security" if content.security.is_some() => return Err(Malformed::Unexpected { element: "security" }),
+                "description" => {
+                    let (description, found) = Description::read_with_verb(r)?;
+                    content.description = Some(description);
+                    verb = found;
+                }
+                "transport" => content.transport = Some(Transport::read(r)?),
+                "security" => content.security = Some(r.tag().ns().to_owned()),
+                // Complaint 25: what is not known is passed over.
+                _ => {}
+            }
+            Ok(())
+        })?;
+        // J234-02: file-transfer:3 says by an element what later versions say by `senders`.
+        content.senders = content.senders.or(match (verb, creator) {
+            (None, _) => None,
+            (Some(FileVerb::Offer), Creator::Initiator) | (Some(FileVerb::Request), Creator::Responder) => {
+                Some(Senders::Initiator)
+            }
+            (Some(FileVerb::Offer), Creator::Responder) | (Some(FileVerb::Request), Creator::Initiator) => {
+                Some(Senders::Responder)
+            }
+        });
+        Ok(content)
+    }
+
+    /// Writes the `<content/>`.
+    pub fn write(&self, w: &mut Writer<'_>) {
+        w.start("content").attr("creator", self.creator.as_str()).attr("name", &self.name);
+        w.attr_opt("senders", self.senders.map(Senders::as_str));
+        match &self.disposition {
+            Disposition::Session => {}
+            Disposition::EarlySession => {
+                w.attr("disposition", "early-session");
+            }
+            Disposition::Other(other) => {
+                w.attr("disposition", other);
+            }
+        }
+        if let Some(description) = &self.description {
+            description.write(w);
+        }
+        if let Some(transport) = &self.transport {
+            transport.write(w);
+        }
+        if let Some(security) = &self.security {
+            w.start_ns("security", security).end("security");
+        }
+        w.end("content");
+    }
+}
+
+/// `creator` of the element just entered; missing means initiator (J166-51).
+pub(super) fn read_creator(r: &Reader<'_>, element: &'static str) -> Result<Creator> {
+    match r.attr("creator") {
+        None | Some("") => Ok(Creator::Initiator),
+        Some(v) => Creator::parse(v).ok_or(Malformed::BadValue { element, what: "creator" }),
+    }
+}
+
+/// `senders` of the element just entered.
+pub(super) fn read_senders(r: &Reader<'_>, element: &'static str) -> Result<Option<Senders>> {
+    match r.attr("senders") {
+        None | Some("") => Ok(None),
+        Some(v) => Senders::parse(v).map(Some).ok_or(Malformed::BadValue { element, what: "senders" }),
+    }
+}
+
 /// RFC 3261/5621 content disposition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Disposition {
@@ -128,6 +382,115 @@ impl Reason {
     }
 }
 
+impl Reason {
+    /// Reads the `<reason/>` that `r` has just entered, in whatever namespace it and its children stand.
+    ///
+    /// # Errors
+    /// [`Malformed`] unless it holds exactly one condition (J166-55).
+    pub fn read(r: &mut Reader<'_>) -> Result<Self> {
+        RawReason::read(r)?.strict()
+    }
+
+    /// Writes the `<reason/>` inside a `<jingle/>`.
+    pub fn write(&self, w: &mut Writer<'_>) {
+        w.start("reason");
+        self.write_rest(w);
+    }
+
+    fn write_rest(&self, w: &mut Writer<'_>) {
+        w.start(self.condition.as_str());
+        if let (ReasonCondition::AlternativeSession, Some(sid)) = (self.condition, &self.alternative) {
+            w.text_element("sid", &sid.0);
+        }
+        w.end(self.condition.as_str());
+        if let Some(text) = &self.text {
+            w.text_element("text", text);
+        }
+        if let Some((ns, name)) = &self.detail {
+            w.foreign(ns, name);
+        }
+        w.end("reason");
+    }
+}
+
+/// A reason before J166-55 is asked for.
+#[derive(Default)]
+struct RawReason {
+    first: Option<ReasonCondition>,
+    several: bool,
+    alternative: Option<Sid>,
+    text: Option<String>,
+    detail: Option<(String, String)>,
+}
+
+impl RawReason {
+    fn read(r: &mut Reader<'_>) -> Result<Self> {
+        let mut raw = Self::default();
+        r.children(|r| {
+            let name = r.tag().name();
+            if !slipped(r.tag().ns()) {
+                // One foreign element at most; the first counts.
+                if raw.detail.is_none() {
+                    raw.detail = Some((r.tag().ns().to_owned(), name.to_owned()));
+                }
+            } else if name == "text" {
+                let text = r.text()?;
+                raw.text.get_or_insert_with(|| text.into_owned());
+            } else if let Some(condition) = ReasonCondition::parse(name) {
+                raw.several |= raw.first.is_some_and(|c| c != condition);
+                raw.first.get_or_insert(condition);
+                if condition == ReasonCondition::AlternativeSession {
+                    // J166-19
+                    r.children(|r| {
+                        if r.tag().name() == "sid" {
+                            let sid = r.text()?;
+                            let sid = sid.trim();
+                            if !sid.is_empty() {
+                                raw.alternative = Some(Sid(sid.to_owned()));
+                            }
+                        }
+                        Ok(())
+                    })?;
+                }
+            }
+            Ok(())
+        })?;
+        if raw.first != Some(ReasonCondition::AlternativeSession) {
+            raw.alternative = None;
+        }
+        Ok(raw)
+    }
+
+    fn strict(self) -> Result<Reason> {
+        if self.several {
+            return Err(Malformed::Unexpected { element: "reason" });
+        }
+        let condition = self.first.ok_or(Malformed::MissingChild { element: "reason", child: "condition" })?;
+        Ok(Reason { condition, alternative: self.alternative, text: self.text, detail: self.detail })
+    }
+
+    /// The first condition; an explanation without one is a general error; nothing at all is no reason.
+    fn resolve(self) -> Option<Reason> {
+        let condition = match self.first {
+            Some(condition) => condition,
+            None if self.text.is_some() || self.detail.is_some() => ReasonCondition::GeneralError,
+            None => return None,
+        };
+        Some(Reason { condition, alternative: self.alternative, text: self.text, detail: self.detail })
+    }
+}
+
+/// The Jingle condition that `r` has just entered inside a stanza's `<error/>`, XEP-0166 §10.
+#[must_use]
+pub fn read_error_condition(r: &Reader<'_>) -> Option<JingleCondition> {
+    if r.tag().ns() == ns::JINGLE_ERRORS { JingleCondition::parse(r.tag().name()) } else { None }
+}
+
+/// Writes a Jingle condition inside a stanza's `<error/>`, XEP-0166 §10.
+pub fn write_error_condition(condition: JingleCondition, w: &mut Writer<'_>) {
+    w.start_ns(condition.as_str(), ns::JINGLE_ERRORS).end(condition.as_str());
+}
+
 /// XEP-0338 group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
@@ -135,6 +498,35 @@ pub struct Group {
     pub semantics: String,
     /// Content names in order; the first is the tagged transport.
     pub names: Vec<String>,
+}
+
+impl Group {
+    /// Reads the `<group/>` that `r` has just entered. Contents without a name are passed over.
+    ///
+    /// # Errors
+    /// [`Malformed`] without semantics.
+    pub fn read(r: &mut Reader<'_>) -> Result<Self> {
+        let mut group = Self { semantics: r.need("group", "semantics")?.to_owned(), names: Vec::new() };
+        r.children(|r| {
+            if r.tag().name() == "content"
+                && group.names.len() < wire::CONTENTS
+                && let Some(name) = r.attr("name")
+            {
+                group.names.push(name.to_owned());
+            }
+            Ok(())
+        })?;
+        Ok(group)
+    }
+
+    /// Writes the `<group/>` with its namespace.
+    pub fn write(&self, w: &mut Writer<'_>) {
+        w.start_ns("group", ns::GROUPING).attr("semantics", &self.semantics);
+        for name in &self.names {
+            w.start("content").attr("name", name).end("content");
+        }
+        w.end("group");
+    }
 }
 
 /// A Jingle Message Initiation element inside a message, XEP-0353.
@@ -187,4 +579,102 @@ pub struct Proposed {
     pub ns: String,
     /// `media` of an RTP description.
     pub media: Option<String>,
+}
+
+impl Jmi {
+    /// True if the element just entered is in a namespace of XEP-0353 (J353-19: `:1` is read too).
+    #[must_use]
+    pub fn is_next(r: &Reader<'_>) -> bool {
+        matches!(r.tag().ns(), ns::JMI | ns::JMI_1)
+    }
+
+    /// Reads the element that `r` has just entered. Unknown children are ignored.
+    ///
+    /// # Errors
+    /// [`Malformed`] without an id, for a propose without a description, or for an element XEP-0353 does not have.
+    pub fn read(r: &mut Reader<'_>) -> Result<Self> {
+        if !Self::is_next(r) {
+            return Err(Malformed::Unexpected { element: "message" });
+        }
+        let name = r.tag().name();
+        if !matches!(name, "propose" | "ringing" | "proceed" | "accept" | "reject" | "retract" | "finish") {
+            return Err(Malformed::Unexpected { element: "jingle-message" });
+        }
+        let id = Sid::read(r, "jingle-message", "id")?;
+        let (mut proposed, mut reason, mut tie_break, mut migrated) = (Vec::new(), None, false, None);
+        r.children(|r| {
+            // Complaint 16: the children are recognised in any namespace.
+            match r.tag().name() {
+                "description" if proposed.len() < wire::CONTENTS => proposed.push(Proposed {
+                    ns: r.tag().ns().to_owned(),
+                    media: r.attr("media").filter(|m| !m.is_empty()).map(str::to_owned),
+                }),
+                "reason" => {
+                    let found = RawReason::read(r)?.resolve();
+                    reason = reason.take().or(found);
+                }
+                "tie-break" => tie_break = true,
+                // J353-14
+                "migrated" => migrated = r.attr("to").filter(|to| !to.is_empty()).map(|to| Sid(to.to_owned())),
+                _ => {}
+            }
+            Ok(())
+        })?;
+        let kind = match name {
+            // J353-02
+            "propose" if proposed.is_empty() => {
+                return Err(Malformed::MissingChild { element: "propose", child: "description" });
+            }
+            "propose" => JmiKind::Propose(proposed),
+            "ringing" => JmiKind::Ringing,
+            "proceed" => JmiKind::Proceed,
+            "accept" => JmiKind::Accept,
+            "reject" => JmiKind::Reject { reason, tie_break },
+            "retract" => JmiKind::Retract { reason, tie_break },
+            _ => JmiKind::Finish { reason, migrated },
+        };
+        Ok(Self { id, kind })
+    }
+
+    /// Writes the element in the namespace of XEP-0353 0.8.
+    pub fn write(&self, w: &mut Writer<'_>) {
+        let name = match &self.kind {
+            JmiKind::Propose(_) => "propose",
+            JmiKind::Ringing => "ringing",
+            JmiKind::Proceed => "proceed",
+            JmiKind::Accept => "accept",
+            JmiKind::Reject { .. } => "reject",
+            JmiKind::Retract { .. } => "retract",
+            JmiKind::Finish { .. } => "finish",
+        };
+        w.start_ns(name, ns::JMI).attr("id", &self.id.0);
+        match &self.kind {
+            JmiKind::Propose(proposed) => {
+                for p in proposed {
+                    w.start_ns("description", &p.ns).attr_opt("media", p.media.as_deref()).end("description");
+                }
+            }
+            JmiKind::Ringing | JmiKind::Proceed | JmiKind::Accept => {}
+            JmiKind::Reject { reason, tie_break } | JmiKind::Retract { reason, tie_break } => {
+                write_jmi_reason(reason.as_ref(), w);
+                if *tie_break {
+                    w.start("tie-break").end("tie-break");
+                }
+            }
+            JmiKind::Finish { reason, migrated } => {
+                write_jmi_reason(reason.as_ref(), w);
+                if let Some(to) = migrated {
+                    w.start("migrated").attr("to", &to.0).end("migrated");
+                }
+            }
+        }
+        w.end(name);
+    }
+}
+
+fn write_jmi_reason(reason: Option<&Reason>, w: &mut Writer<'_>) {
+    if let Some(reason) = reason {
+        w.start_ns("reason", ns::JINGLE);
+        reason.write_rest(w);
+    }
 }

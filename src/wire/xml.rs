@@ -517,6 +517,14 @@ impl<'b> Writer<'b> {
         self
     }
 
+    /// Writes text from a value that prints without characters to escape, such as a number.
+    pub fn text_number(&mut self, value: impl std::fmt::Display) -> &mut Self {
+        self.seal();
+        // Writing to a String cannot fail.
+        let _ = write!(self.out, "{value}");
+        self
+    }
+
     /// Ends the element `name`, which must be the innermost open one.
     pub fn end(&mut self, name: &'static str) -> &mut Self {
         if self.open {
@@ -533,6 +541,21 @@ impl<'b> Writer<'b> {
     /// An element with nothing but text.
     pub fn text_element(&mut self, name: &'static str, text: &str) -> &mut Self {
         self.start(name).text(text).end(name)
+    }
+
+    /// An empty element whose name is not ours, such as a reason's detail that is passed on. Writes nothing if `name`
+    /// is not a local name of XML.
+    pub fn foreign(&mut self, ns: &str, name: &str) -> &mut Self {
+        if !name.contains(':') && split_name(name).is_ok() {
+            self.seal();
+            self.out.push('<');
+            self.out.push_str(name);
+            self.open = true;
+            self.attr("xmlns", ns);
+            self.out.push_str("/>");
+            self.open = false;
+        }
+        self
     }
 
     fn seal(&mut self) {
