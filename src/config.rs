@@ -106,3 +106,30 @@ pub mod wire {
     /// Parameters, feedback types, header extensions, sources, keys, hashes of one element; further ones are dropped.
     pub const PARTS: usize = 128;
 }
+
+/// Token buckets against a flood of session-initiates and proposes; `resource-constraint` past them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InitiateRate {
+    /// Requests of one bare JID at once; a person who redials needs 2 or 3.
+    pub peer_burst: u32,
+    /// One more request of the same bare JID after so long.
+    pub peer_interval: Duration,
+    /// Requests of everybody at once.
+    pub total_burst: u32,
+    /// One more request of anybody after so long.
+    pub total_interval: Duration,
+    /// Bare JIDs whose bucket is remembered; a full bucket is forgotten first.
+    pub peers: usize,
+}
+
+impl Default for InitiateRate {
+    fn default() -> Self {
+        Self {
+            peer_burst: 8,
+            peer_interval: Duration::from_secs(2),
+            total_burst: 256,
+            total_interval: Duration::from_millis(10),
+            peers: 1024,
+        }
+    }
+}

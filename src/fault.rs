@@ -142,3 +142,148 @@ pub struct Answer {
     /// XEP-0166 condition beside it, if any.
     pub jingle: Option<JingleCondition>,
 }
+
+/// A rule of Jingle that the other side broke, or a wish of it that is refused; one row of section B each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum PeerFault {
+    /// The action is impossible in this state (XEP-0166 §10).
+    OutOfOrder,
+    /// The same action crossed on the way and this one lost (XEP-0166 §7.2.16, J166-47, J166-48).
+    TieBreak,
+    /// No such session between these two addresses, or not any more (J166-17, J166-65).
+    UnknownSession,
+    /// The payload of a session-info is not understood (J166-21).
+    UnsupportedInfo,
+    /// Data that belongs on the encrypted channel came as signalling (J166-58).
+    SecurityRequired,
+    /// Nobody here to talk to, as far as this peer may know (J166-04, J166-05).
+    Unavailable,
+    /// The call is to go to another address (J166-06).
+    Redirected,
+    /// A cap on sessions, contents or requests is reached (J166-07).
+    NoResources,
+    /// A required part is missing or has no meaning (J166-08, J166-31, J166-35, J166-44).
+    BadRequest,
+    /// No content of this session has that creator and name.
+    UnknownContent,
+}
+
+impl PeerFault {
+    /// Every fault, in the order of the table.
+    pub const ALL: &'static [PeerFault] = &[
+        PeerFault::OutOfOrder,
+        PeerFault::TieBreak,
+        PeerFault::UnknownSession,
+        PeerFault::UnsupportedInfo,
+        PeerFault::SecurityRequired,
+        PeerFault::Unavailable,
+        PeerFault::Redirected,
+        PeerFault::NoResources,
+        PeerFault::BadRequest,
+        PeerFault::UnknownContent,
+    ];
+}
+
+impl From<&Malformed> for PeerFault {
+    fn from(_: &Malformed) -> Self {
+        PeerFault::BadRequest
+    }
+}
+
+/// The one table fault → answer, XEP-0166 §10 over RFC 6120 §8.3.3.
+#[must_use]
+pub const fn answer(fault: PeerFault) -> Answer {
+    use {ErrorType as E, JingleCondition as J, StanzaCondition as S};
+    let (condition, kind, jingle) = match fault {
+        PeerFault::OutOfOrder => (S::UnexpectedRequest, E::Wait, Some(J::OutOfOrder)),
+        PeerFault::TieBreak => (S::Conflict, E::Cancel, Some(J::TieBreak)),
+        PeerFault::UnknownSession => (S::ItemNotFound, E::Cancel, Some(J::UnknownSession)),
+        PeerFault::UnsupportedInfo => (S::FeatureNotImplemented, E::Modify, Some(J::UnsupportedInfo)),
+        PeerFault::SecurityRequired => (S::NotAcceptable, E::Cancel, Some(J::SecurityRequired)),
+        PeerFault::Unavailable => (S::ServiceUnavailable, E::Cancel, None),
+        PeerFault::Redirected => (S::Redirect, E::Modify, None),
+        PeerFault::NoResources => (S::ResourceConstraint, E::Wait, None),
+        PeerFault::BadRequest => (S::BadRequest, E::Cancel, None),
+        PeerFault::UnknownContent => (S::ItemNotFound, E::Cancel, None),
+    };
+    Answer { condition, kind, jingle }
+}
+
+/// Nothing in common: what ends a content or a session after its request was acknowledged (J166-03).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Incompatible {
+    /// No application namespace in common.
+    Applications,
+    /// No transport namespace in common.
+    Transports,
+    /// No codec in common (J167-12).
+    Codecs,
+    /// No DTLS fingerprint, no acceptable key, or a downgrade (J167-17, J167-18, J320-05).
+    Security,
+}
+
+impl Incompatible {
+    /// The reason that names it on the wire.
+    #[must_use]
+    pub const fn reason(self) -> ReasonCondition {
+        match self {
+            Incompatible::Applications => ReasonCondition::UnsupportedApplications,
+            Incompatible::Transports => ReasonCondition::UnsupportedTransports,
+            Incompatible::Codecs => ReasonCondition::FailedApplication,
+            Incompatible::Security => ReasonCondition::SecurityError,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use super::*;
+
+    #[test]
+    fn every_row_of_the_answer_table_is_as_the_standard_says() {
+        let rows = [
+            (PeerFault::OutOfOrder, "unexpected-request", "wait", Some("out-of-order")),
+            (PeerFault::TieBreak, "conflict", "cancel", Some("tie-break")),
+            (PeerFault::UnknownSession, "item-not-found", "cancel", Some("unknown-session")),
+            (PeerFault::UnsupportedInfo, "feature-not-implemented", "modify", Some("unsupported-info")),
+            (PeerFault::SecurityRequired, "not-acceptable", "cancel", Some("security-required")),
+            (PeerFault::Unavailable, "service-unavailable", "cancel", None),
+            (PeerFault::Redirected, "redirect", "modify", None),
+            (PeerFault::NoResources, "resource-constraint", "wait", None),
+            (PeerFault::BadRequest, "bad-request", "cancel", None),
+            (PeerFault::UnknownContent, "item-not-found", "cancel", None),
+        ];
+        assert_eq!(rows.len(), PeerFault::ALL.len());
+        for (fault, condition, kind, jingle) in rows {
+            let given = answer(fault);
+            assert_eq!(given.condition.as_str(), condition, "{fault:?}");
+            assert_eq!(given.kind.as_str(), kind, "{fault:?}");
+            assert_eq!(given.jingle.map(JingleCondition::as_str), jingle, "{fault:?}");
+        }
+    }
+
+    #[test]
+    fn there_are_seventeen_reasons_and_each_survives_the_wire() {
+        assert_eq!(ReasonCondition::ALL.len(), 17);
+        for reason in ReasonCondition::ALL {
+            assert_eq!(ReasonCondition::parse(reason.as_str()), Some(*reason));
+        }
+    }
+
+    #[test]
+    fn what_is_incompatible_ends_with_its_own_reason() {
+        assert_eq!(Incompatible::Applications.reason().as_str(), "unsupported-applications");
+        assert_eq!(Incompatible::Transports.reason().as_str(), "unsupported-transports");
+        assert_eq!(Incompatible::Codecs.reason().as_str(), "failed-application");
+        assert_eq!(Incompatible::Security.reason().as_str(), "security-error");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_a_bad_request() {
+        let fault = Malformed::MissingAttribute { element: "jingle", attribute: "sid" };
+        assert_eq!(answer(PeerFault::from(&fault)).condition, StanzaCondition::BadRequest);
+    }
+}
