@@ -133,3 +133,67 @@ impl Default for InitiateRate {
         }
     }
 }
+
+/// Deadlines of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamTimers {
+    /// Each step of the login (header, TLS, each SASL step, bind, resume) may take so long.
+    pub phase: Duration,
+    /// After so much silence from the server a ping is sent; shorter than the 60 s after which many NATs forget a TCP
+    /// connection.
+    pub idle: Duration,
+    /// A ping or an acknowledgement request that is unanswered for so long means that the connection is lost.
+    pub reply: Duration,
+    /// A stanza is at most so long without an acknowledgement request (XEP-0198).
+    pub ack_request: Duration,
+    /// The other side has so long to close its half (RFC 6120 §4.4).
+    pub close: Duration,
+}
+
+impl Default for StreamTimers {
+    fn default() -> Self {
+        Self {
+            phase: Duration::from_secs(30),
+            idle: Duration::from_secs(50),
+            reply: Duration::from_secs(15),
+            ack_request: Duration::from_secs(2),
+            close: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Caps on what one stream keeps for its user and its server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamLimits {
+    /// Stanzas that wait to be sent or acknowledged.
+    pub queue_stanzas: usize,
+    /// Bytes of those.
+    pub queue_bytes: usize,
+    /// A request for acknowledgement goes out after so many stanzas (XEP-0198).
+    pub ack_every: u32,
+    /// IQ requests that await their answer.
+    pub requests: usize,
+    /// Roster items kept; more are ignored.
+    pub roster: usize,
+    /// Resources kept in the presence table.
+    pub presences: usize,
+    /// Verified capabilities kept.
+    pub caps: usize,
+    /// External services kept.
+    pub services: usize,
+}
+
+impl Default for StreamLimits {
+    fn default() -> Self {
+        Self {
+            queue_stanzas: 1024,
+            queue_bytes: 4 * 1024 * 1024,
+            ack_every: 5,
+            requests: 1024,
+            roster: 10_000,
+            presences: 10_000,
+            caps: 1024,
+            services: 32,
+        }
+    }
+}

@@ -42,7 +42,9 @@ pub mod xmpp {
     pub mod backoff;
     pub mod caps;
     pub mod link_local;
+    pub mod pipe;
     pub mod presence;
+    pub mod requests;
     pub mod resume;
     pub mod sasl;
     pub mod services;
