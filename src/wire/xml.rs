@@ -480,6 +480,36 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// An address attribute, if present.
+pub(super) fn jid(r: &Reader<'_>, element: &'static str, what: &'static str) -> Result<Option<super::jid::Jid>> {
+    r.parse(element, what)
+}
+
+/// XML Schema boolean; anything else is false.
+pub(super) fn boolean(r: &Reader<'_>, name: &str) -> bool {
+    matches!(r.attr(name).map(str::trim), Some("true" | "1"))
+}
+
+/// Bytes of base64 text. White space inside is skipped: some servers break the lines.
+pub(super) fn base64(text: &str) -> Option<Vec<u8>> {
+    use base64::Engine as _;
+    let engine = &base64::engine::general_purpose::STANDARD;
+    if text.bytes().any(|b| b.is_ascii_whitespace()) {
+        let text: String = text.chars().filter(|c| !c.is_ascii_whitespace()).collect();
+        return engine.decode(text).ok();
+    }
+    engine.decode(text).ok()
+}
+
+/// The value, or nothing if it was malformed in a way that does not end the stream.
+pub(super) fn lenient<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(fault) if fault.ends_stream() => Err(fault),
+        Err(_) => Ok(None),
+    }
+}
+
 fn split_name(name: &str) -> Result<(&str, &str)> {
     let (prefix, local) = name.split_once(':').unwrap_or(("", name));
     let fine = |n: &str| {
