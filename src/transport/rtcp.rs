@@ -194,10 +194,10 @@ impl RtcpSession {
         let since_start = now.saturating_duration_since(self.start);
         let source = self.source_mut(now, header.ssrc);
         source.last_heard = now;
+        source.packets += 1;
+        source.octets += payload_bytes as u64;
         let arrival = source.update_seq(header.seq.0);
         if arrival == Arrival::InSequence {
-            source.packets += 1;
-            source.octets += payload_bytes as u64;
             source.update_jitter(since_start, header.time, clock_rate_hz);
             self.active = Some(header.ssrc);
         }
@@ -603,4 +603,294 @@ fn fixed_point(length: Duration) -> u64 {
 /// The middle 32 bits: 16.16 fixed point seconds.
 fn ntp_middle(ntp: u64) -> u32 {
     (ntp >> 16) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use super::*;
+    use crate::wire::rtp::SeqNo;
+
+    const A: Ssrc = Ssrc(0xaaaa);
+    const B: Ssrc = Ssrc(0xbbbb);
+    const FRAME: Duration = Duration::from_millis(20);
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    fn header(ssrc: Ssrc, seq: u16, time: u32) -> RtpHeader {
+        RtpHeader { marker: false, payload_type: 111, seq: SeqNo(seq), time: MediaTime(time), ssrc }
+    }
+
+    /// Two legs whose wall clocks are hours apart.
+    fn two(start: Instant) -> (RtcpSession, RtcpSession) {
+        let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let other_wall = wall + Duration::from_secs(12_345);
+        (RtcpSession::new(start, wall, [1; 32], A, 48_000), RtcpSession::new(start, other_wall, [2; 32], B, 48_000))
+    }
+
+    /// Runs both for `frames` frames of 20 ms; every `lose`th packet from `a` is lost, and `one_way` is the delay of
+    /// RTCP. Gives the compound packets that `a` sent.
+    fn run(
+        a: &mut RtcpSession,
+        b: &mut RtcpSession,
+        start: Instant,
+        frames: u32,
+        lose: u32,
+        one_way: Duration,
+        jitter: impl Fn(u32) -> Duration,
+    ) -> Vec<Vec<u8>> {
+        let mut of_a = Vec::new();
+        let mut in_flight: Vec<(Instant, bool, Vec<u8>)> = Vec::new();
+        for n in 0..frames {
+            let now = start + FRAME * n;
+            let (seq, time) = ((n + 65_500) as u16, n.wrapping_mul(960));
+            a.sent_rtp(now, &header(A, seq, time), 80);
+            b.sent_rtp(now, &header(B, seq, time), 80);
+            if lose == 0 || n % lose != lose - 1 {
+                b.received_rtp(now + jitter(n), &header(A, seq, time), 80, 48_000);
+            }
+            a.received_rtp(now, &header(B, seq, time), 80, 48_000);
+            // RTCP is delivered in steps of 1 ms.
+            for step in 0..20 {
+                let now = now + ms(step);
+                for (from_a, session) in [(true, &mut *a), (false, &mut *b)] {
+                    session.handle_timeout(now);
+                    while let Some(p) = session.poll_transmit() {
+                        in_flight.push((now + one_way, from_a, p));
+                    }
+                }
+                in_flight.retain(|(at, from_a, p)| {
+                    if now >= *at {
+                        if *from_a {
+                            of_a.push(p.clone());
+                            b.handle_input(now, p).unwrap();
+                        } else {
+                            a.handle_input(now, p).unwrap();
+                        }
+                    }
+                    now < *at
+                });
+            }
+        }
+        of_a
+    }
+
+    #[test]
+    fn round_trip_loss_and_jitter_are_measured_from_both_ends() {
+        let start = Instant::now();
+        let (mut a, mut b) = two(start);
+        // Every second packet is 10 ms late: |D| is 10 ms each time, so the jitter tends to 10 ms.
+        run(&mut a, &mut b, start, 1500, 10, ms(40), |n| if n % 2 == 0 { ms(10) } else { ms(0) });
+        let now = start + FRAME * 1500;
+        let (sa, sb) = (a.stats(now), b.stats(now));
+        for rtt in [sa.rtt.unwrap(), sb.rtt.unwrap()] {
+            assert!((ms(79)..=ms(81)).contains(&rtt), "{rtt:?}");
+        }
+        assert_eq!((sa.packets_out, sa.octets_out), (1500, 120_000));
+        assert_eq!((sb.packets_in, sb.octets_in), (1350, 108_000));
+        assert!((149..=150).contains(&sb.packets_lost_in), "{}", sb.packets_lost_in);
+        assert!((sb.loss_in_fraction.unwrap() - 0.1).abs() < 0.02, "{sb:?}");
+        assert!((sa.loss_out_fraction.unwrap() - 0.1).abs() < 0.02, "{sa:?}");
+        assert!((sb.jitter_in_ms.unwrap() - 10.0).abs() < 1.5, "{sb:?}");
+        assert!((sa.jitter_out_ms.unwrap() - 10.0).abs() < 1.5, "{sa:?}");
+        assert_eq!(sa.loss_in_fraction, Some(0.0));
+        assert!(sa.jitter_in_ms.unwrap() < 0.1);
+        assert!(sa.report_age.unwrap() < Duration::from_secs(8));
+        assert_eq!(a.poll_event(), Some(RtcpEvent::Report));
+    }
+
+    #[test]
+    fn the_first_report_comes_after_a_second_and_then_every_five() {
+        let start = Instant::now();
+        let (mut a, mut b) = two(start);
+        let mut at = Vec::new();
+        for _ in 0..400 {
+            let due = a.poll_timeout().unwrap();
+            a.handle_timeout(due);
+            assert!(a.poll_transmit().is_some());
+            at.push(due - start);
+        }
+        assert!((ms(500)..=ms(1500)).contains(&at[0]));
+        let gaps: Vec<_> = at.windows(2).map(|w| w[1] - w[0]).collect();
+        assert!(gaps.iter().all(|g| (ms(2500)..=ms(7500)).contains(g)));
+        let mean = (at[399] - at[0]).as_secs_f64() / 399.0;
+        assert!((4.7..5.3).contains(&mean), "{mean}");
+        b.handle_timeout(start + ms(100));
+        assert!(b.poll_transmit().is_none(), "nothing before it is due");
+    }
+
+    #[test]
+    fn a_sender_report_has_media_time_and_counts_and_a_cname() {
+        let start = Instant::now();
+        let (mut a, mut b) = two(start);
+        let sent = run(&mut a, &mut b, start, 400, 0, ms(5), |_| ms(0));
+        let packets: Vec<_> = rtcp::packets(&sent[0]).collect::<Result<_, _>>().unwrap();
+        let Packet::Report { ssrc: A, sender: Some(info), blocks } = packets[0] else { panic!("{packets:?}") };
+        assert_eq!(info.octets, info.packets * 80);
+        // The report's instant in both clocks: 48 ticks a millisecond since the start.
+        let ntp_ms = (info.ntp.wrapping_sub(a.ntp_start) as f64) / f64::from(u32::MAX) * 1000.0;
+        assert!((ntp_ms - f64::from(info.time.0) / 48.0).abs() < 1.0, "{ntp_ms} {}", info.time.0);
+        let block = blocks.iter().next().unwrap();
+        assert_eq!((block.ssrc, block.fraction_lost, block.cumulative_lost), (B, 0, 0));
+        let Packet::Description(mut items) = packets[1] else { panic!("{packets:?}") };
+        let item = items.next().unwrap();
+        assert_eq!((item.ssrc, item.kind, item.text), (A, rtcp::SDES_CNAME, a.cname().as_bytes()));
+        assert_eq!(a.cname().len(), 16, "96 bits of base64");
+        assert_ne!(a.cname(), b.cname());
+        // The last report has a sequence number past the rollover.
+        let last = rtcp::packets(sent.last().unwrap()).next().unwrap().unwrap();
+        let Packet::Report { blocks, .. } = last else { panic!() };
+        assert_eq!(blocks.iter().next().unwrap().highest_seq >> 16, 1);
+    }
+
+    #[test]
+    fn who_sends_nothing_reports_as_receiver() {
+        let start = Instant::now();
+        let (mut a, _) = two(start);
+        for n in 0..50 {
+            a.received_rtp(start + FRAME * n, &header(B, n as u16, n * 960), 80, 48_000);
+        }
+        a.handle_timeout(a.poll_timeout().unwrap());
+        let p = a.poll_transmit().unwrap();
+        assert!(matches!(
+            rtcp::packets(&p).next(),
+            Some(Ok(Packet::Report { sender: None, blocks, .. })) if blocks.iter().len() == 1
+        ));
+        // And nothing of a source that has fallen silent.
+        a.handle_timeout(a.poll_timeout().unwrap());
+        let p = a.poll_transmit().unwrap();
+        assert!(matches!(
+            rtcp::packets(&p).next(),
+            Some(Ok(Packet::Report { sender: None, blocks, .. })) if blocks.iter().len() == 0
+        ));
+    }
+
+    #[test]
+    fn goodbye_is_said_once_and_heard() {
+        let start = Instant::now();
+        let (mut a, mut b) = two(start);
+        run(&mut a, &mut b, start, 50, 0, ms(1), |_| ms(0));
+        while b.poll_event().is_some() {}
+        a.bye(start + ms(1000));
+        let p = a.poll_transmit().unwrap();
+        assert_eq!(a.poll_timeout(), None);
+        a.bye(start + ms(1001));
+        assert_eq!(a.poll_transmit(), None);
+        b.handle_input(start + ms(1010), &p).unwrap();
+        let events: Vec<_> = std::iter::from_fn(|| b.poll_event()).collect();
+        assert!(events.contains(&RtcpEvent::Bye(A)), "{events:?}");
+        // A goodbye of somebody never heard is nothing.
+        let mut p = Vec::new();
+        rtcp::write_bye(&[Ssrc(77)], None, &mut p);
+        b.handle_input(start + ms(1020), &p).unwrap();
+        assert_eq!(b.poll_event(), None);
+    }
+
+    #[test]
+    fn a_collision_is_told_once_and_ends_with_a_new_ssrc() {
+        let start = Instant::now();
+        let (mut a, _) = two(start);
+        for n in 0..100 {
+            assert_eq!(a.received_rtp(start, &header(A, n, 0), 10, 48_000), Arrival::Collision);
+        }
+        assert_eq!(a.poll_event(), Some(RtcpEvent::Collision(A)));
+        assert_eq!(a.poll_event(), None);
+        a.change_ssrc(start + ms(5), Ssrc(0xcccc));
+        let p = a.poll_transmit().unwrap();
+        assert!(
+            rtcp::packets(&p).flatten().any(|p| matches!(p, Packet::Bye { sources, .. } if sources.iter().eq([A])))
+        );
+        assert_eq!(a.ssrc(), Ssrc(0xcccc));
+        assert_eq!(a.received_rtp(start, &header(A, 100, 0), 10, 48_000), Arrival::Probation);
+        assert!(a.poll_timeout().is_some());
+    }
+
+    #[test]
+    fn nothing_of_a_malformed_compound_counts() {
+        let start = Instant::now();
+        let (mut a, _) = two(start);
+        let block = ReportBlock {
+            ssrc: A,
+            fraction_lost: 255,
+            cumulative_lost: 9,
+            highest_seq: 1,
+            jitter: 1,
+            last_sr: 0,
+            delay_since_last_sr: 0,
+        };
+        let mut p = Vec::new();
+        rtcp::write_report(B, None, &[block], &mut p);
+        let broken = [&p[..], &[0x80, 203, 0, 9]].concat();
+        assert!(a.handle_input(start, &broken).is_err());
+        assert_eq!((a.poll_event(), a.stats(start).loss_out_fraction), (None, None));
+        a.handle_input(start, &p).unwrap();
+        assert_eq!(a.stats(start).loss_out_fraction, Some(255.0 / 256.0));
+        assert_eq!(a.stats(start).rtt, None, "no SR of ours was seen");
+    }
+
+    #[test]
+    fn an_absurd_delay_gives_no_round_trip() {
+        let start = Instant::now();
+        let (mut a, _) = two(start);
+        for (last_sr, delay) in [(1, 0), (u32::MAX, u32::MAX), (ntp_middle(a.ntp_start), 0xffff_0000)] {
+            let block = ReportBlock {
+                ssrc: A,
+                fraction_lost: 0,
+                cumulative_lost: 0,
+                highest_seq: 1,
+                jitter: 1,
+                last_sr,
+                delay_since_last_sr: delay,
+            };
+            let mut p = Vec::new();
+            rtcp::write_report(B, None, &[block], &mut p);
+            a.handle_input(start + Duration::from_secs(100), &p).unwrap();
+            assert_eq!(a.stats(start).rtt, None);
+        }
+    }
+
+    #[test]
+    fn a_source_that_restarts_is_followed_and_a_single_jump_is_not() {
+        let now = Instant::now();
+        let mut s = Source::new(B, now);
+        for seq in 100..200u16 {
+            s.update_seq(seq);
+        }
+        assert_eq!((s.received, s.lost()), (100, 0));
+        assert_eq!(s.update_seq(40_000), Arrival::Jump);
+        assert_eq!(s.update_seq(200), Arrival::InSequence);
+        assert_eq!(s.update_seq(50_000), Arrival::Jump);
+        assert_eq!(s.update_seq(50_001), Arrival::InSequence);
+        assert_eq!((s.received, s.lost()), (1, 0));
+        // Reordering and duplicates: not a rollover, and no loss below zero in the fraction.
+        assert_eq!(s.update_seq(50_000), Arrival::InSequence);
+        assert_eq!(s.update_seq(50_001), Arrival::InSequence);
+        assert_eq!(s.cycles, 0);
+        assert!(s.lost() < 0);
+        assert_eq!(s.report(now).unwrap().fraction_lost, 0);
+    }
+
+    #[test]
+    fn sources_are_bounded_and_the_silent_one_makes_room() {
+        let start = Instant::now();
+        let (mut a, _) = two(start);
+        for n in 0..1000u32 {
+            a.received_rtp(start + ms(n.into()), &header(Ssrc(n), 1, 0), 10, 48_000);
+            a.received_rtp(start + ms(n.into()), &header(B, n as u16, 0), 10, 48_000);
+        }
+        assert_eq!(a.sources.len(), MAX_SOURCES);
+        assert_eq!(a.stats(start).packets_in, 1000, "the live one was kept");
+    }
+
+    #[test]
+    fn packets_of_one_dtmf_event_are_no_jitter() {
+        let start = Instant::now();
+        let (mut a, _) = two(start);
+        for n in 0..200u32 {
+            a.received_rtp(start + FRAME * n, &header(B, n as u16, if n < 50 { n * 960 } else { 48_000 }), 4, 48_000);
+        }
+        assert!(a.stats(start).jitter_in_ms.unwrap() < 1.5, "{:?}", a.stats(start));
+    }
 }

@@ -702,3 +702,492 @@ fn prf(master: &EncryptingKey, salt: &[u8], label: u8, out: &mut [u8]) -> Result
     out.fill(0);
     counter_mode(master, iv.to_be_bytes(), out)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use super::*;
+    use crate::wire::rtp::{MediaTime, SeqNo, Ssrc};
+    use proptest::prelude::*;
+    use rand_chacha::ChaCha20Rng;
+    use rand_core::{RngCore, SeedableRng};
+
+    fn hex(text: &str) -> Vec<u8> {
+        let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+        digits.chunks(2).map(|d| u8::from_str_radix(std::str::from_utf8(d).unwrap(), 16).unwrap()).collect()
+    }
+
+    const KEY: [u8; 32] = [0x5a; 32];
+    const SALT: [u8; 14] = [0xc3; 14];
+
+    fn pair(profile: SrtpProfile) -> (SrtpSender, SrtpReceiver) {
+        let (key, salt) = (&KEY[..profile.key_len()], &SALT[..profile.salt_len()]);
+        (SrtpSender::new(profile, key, salt).unwrap(), SrtpReceiver::new(profile, key, salt).unwrap())
+    }
+
+    fn rtp(seq: u16, ssrc: u32, payload: &[u8]) -> Vec<u8> {
+        let mut p = Vec::new();
+        let header =
+            RtpHeader { marker: false, payload_type: 111, seq: SeqNo(seq), time: MediaTime(7), ssrc: Ssrc(ssrc) };
+        header.write(&mut p);
+        p.extend_from_slice(payload);
+        p
+    }
+
+    fn rtcp(ssrc: u32) -> Vec<u8> {
+        let mut p = Vec::new();
+        crate::wire::rtcp::write_report(Ssrc(ssrc), None, &[], &mut p);
+        crate::wire::rtcp::write_bye(&[Ssrc(ssrc)], Some("done"), &mut p);
+        p
+    }
+
+    // ---- vectors ----
+
+    fn counter(key: &str, salt: &str) -> Cipher {
+        Cipher::Counter {
+            key: Box::new(counter_key(&hex(key)).unwrap()),
+            salt: hex(salt).try_into().unwrap(),
+            auth: Box::new(hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &[0; 20])),
+            tag_len: 10,
+        }
+    }
+
+    fn keystream(cipher: &Cipher, len: usize) -> Vec<u8> {
+        let mut p = rtp(0, 0, &vec![0; len]);
+        cipher.seal_rtp(&mut p, 12, 0, 0).unwrap();
+        p[12..12 + len].to_vec()
+    }
+
+    #[test]
+    fn the_key_stream_is_that_of_rfc_3711_b_2() {
+        let stream =
+            keystream(&counter("2B7E151628AED2A6ABF7158809CF4F3C", "F0F1F2F3F4F5F6F7F8F9FAFBFCFD"), 0xff02 * 16);
+        assert_eq!(
+            stream[..48],
+            hex("E03EAD0935C95E80E166B16DD92B4EB4 D23513162B02D0F72A43A2FE4A5F97AB 41E95B3BB0A2E8DD477901E4FCA894C0")
+        );
+        assert_eq!(
+            stream[0xfeff * 16..],
+            hex("EC8CDF7398607CB0F2D21675EA9EA1E4 362B7C3C6773516318A077D7FC5073AE 6A2CC3787889374FBEB4C81B17BA6C44")
+        );
+    }
+
+    #[test]
+    fn the_key_stream_of_256_bits_is_that_of_rfc_6188_7_1() {
+        let key = "57f82fe3613fd170a85ec93c40b1f0922ec4cb0dc025b58272147cc438944a98";
+        let stream = keystream(&counter(key, "F0F1F2F3F4F5F6F7F8F9FAFBFCFD"), 32);
+        assert_eq!(stream, hex("92bdd28a93c3f52511c677d08b5515a4 9da71b2378a854f67050756ded165bac"));
+    }
+
+    fn derived(key: &str, salt: &str, label: u8, len: usize) -> Vec<u8> {
+        let mut out = vec![0; len];
+        prf(&counter_key(&hex(key)).unwrap(), &hex(salt), label, &mut out).unwrap();
+        out
+    }
+
+    #[test]
+    fn session_keys_are_those_of_rfc_3711_b_3() {
+        let (key, salt) = ("E1F97A0D3E018BE0D64FA32C06DE4139", "0EC675AD498AFEEBB6960B3AABE6");
+        assert_eq!(derived(key, salt, 0, 16), hex("C61E7A93744F39EE10734AFE3FF7A087"));
+        assert_eq!(derived(key, salt, 2, 14), hex("30CBBC08863D8C85D49DB34A9AE1"));
+        assert_eq!(derived(key, salt, 1, 20), hex("CEBE321F6FF7716B6FD4AB49AF256A156D38BAA4"));
+    }
+
+    #[test]
+    fn session_keys_of_256_bits_are_those_of_rfc_6188_7_2() {
+        let key = "F0F04914B513F2763A1B1FA130F10E2998F6F6E43E4309D1E622A0E332B9F1B6";
+        let salt = "3B04803DE51EE7C96423AB5B78D2";
+        assert_eq!(derived(key, salt, 0, 32), hex("5BA1064E30EC51613CAD926C5A28EF731EC7FB397F70A960653CAF06554CD8C4"));
+        assert_eq!(derived(key, salt, 2, 14), hex("FA31791685CA444A9E07C6C64E93"));
+        assert_eq!(derived(key, salt, 1, 20), hex("FD9C32D39ED5FBB5A9DC96B30818454D1313DC05"));
+    }
+
+    #[test]
+    fn a_counter_mode_packet_equals_that_of_libsrtps_own_test() {
+        let (key, salt) = (hex("e1f97a0d3e018be0d64fa32c06de4139"), hex("0ec675ad498afeebb6960b3aabe6"));
+        let plain = hex("800f1234decafbadcafebabeabababababababababababababababab");
+        let mut p = plain.clone();
+        let profile = SrtpProfile::AesCm128HmacSha1_80;
+        SrtpSender::new(profile, &key, &salt).unwrap().protect_rtp(&mut p).unwrap();
+        assert_eq!(p, hex("800f1234decafbadcafebabe4e55dc4ce79978d88ca4d215949d2402b78d6acc99ea179b8dbb"));
+        let (_, range) = SrtpReceiver::new(profile, &key, &salt).unwrap().unprotect_rtp(&mut p).unwrap();
+        assert_eq!(p[..range.end], plain);
+    }
+
+    const GCM_128: &str = "000102030405060708090a0b0c0d0e0f";
+    const GCM_256: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+
+    fn gcm(key: &str) -> Cipher {
+        let algorithm = if key.len() == 32 { &aead::AES_128_GCM } else { &aead::AES_256_GCM };
+        let key = LessSafeKey::new(UnboundKey::new(algorithm, &hex(key)).unwrap());
+        Cipher::Gcm { key: Box::new(key), salt: hex("517569642070726f2071756f").try_into().unwrap() }
+    }
+
+    #[test]
+    fn gcm_rtp_packets_are_those_of_rfc_7714_16() {
+        let plain =
+            hex("8040f17b8041f8d35501a0b247616c6c696120657374206f6d6e69732064697669736120696e207061727465732074726573");
+        for (key, sealed) in [
+            (
+                GCM_128,
+                "f24de3a3fb34de6cacba861c9d7e4bcabe633bd50d294e6f42a5f47a51c7d19b36de3adf8833\
+                 899d7f27beb16a9152cf765ee4390cce",
+            ),
+            (
+                GCM_256,
+                "32b1de78a822fe12ef9f78fa332e33aab18012389a58e2f3b50b2a0276ffae0f1ba63799b87b\
+                 7aa3db36dfffd6b0f9bb7878d7a76c13",
+            ),
+        ] {
+            let mut p = plain.clone();
+            gcm(key).seal_rtp(&mut p, 12, 0x5501_a0b2, 0xf17b).unwrap();
+            assert_eq!(p[12..], hex(sealed));
+            let end = gcm(key).open_rtp(&mut p, 12, 0x5501_a0b2, 0xf17b).unwrap();
+            assert_eq!(p[..end], plain);
+        }
+    }
+
+    #[test]
+    fn gcm_rtcp_packets_are_those_of_rfc_7714_17() {
+        let plain = hex("81c8000d4d6172734e5450314e545032525450200000042a0000e9304c756e61\
+             deadbeefdeadbeefdeadbeefdeadbeefdeadbeef");
+        let sealed = hex("81c8000d4d61727363e94885dcdab67ca727d7662f6b7e997ff5c0f76c06f32dc676a5f1730d6fda\
+             4ce09b4686303ded0bb9275bc84aa45896cf4d2fc5abf87245d9eade800005d4");
+        let mut p = plain.clone();
+        gcm(GCM_128).seal_rtcp(&mut p, 0x4d61_7273, 0x5d4).unwrap();
+        assert_eq!(p, sealed);
+        let word = gcm(GCM_128).index_word(&p).unwrap();
+        let end = gcm(GCM_128).open_rtcp(&mut p, 0x4d61_7273, word).unwrap();
+        assert_eq!(p[..end], plain);
+        // §17.3: authenticated only, E bit clear.
+        let mut p = [&plain[..], &hex("841dd9683dd78ec92ae58790125f62b3000005d4")].concat();
+        let end = gcm(GCM_128).open_rtcp(&mut p, 0x4d61_7273, 0x5d4).unwrap();
+        assert_eq!(p[..end], plain);
+    }
+
+    #[test]
+    fn ids_and_names_lead_back_to_their_profile() {
+        for p in SrtpProfile::ALL {
+            assert_eq!(SrtpProfile::from_sdes_name(p.sdes_name()), Some(p));
+            if let Some(id) = p.dtls_id() {
+                assert_eq!(SrtpProfile::from_dtls_id(id), Some(p));
+            }
+        }
+        assert_eq!(SrtpProfile::from_dtls_id(3), None);
+        assert_eq!(SrtpProfile::from_sdes_name("F8_128_HMAC_SHA1_80"), None);
+    }
+
+    #[test]
+    fn both_dtls_roles_cut_the_same_keys() {
+        let profile = SrtpProfile::AeadAes128Gcm;
+        let material: Vec<u8> = (0..56).collect();
+        let (out_c, in_c) = split_dtls_keying_material(profile, &material, true).unwrap();
+        let (out_s, in_s) = split_dtls_keying_material(profile, &material, false).unwrap();
+        assert_eq!((out_c.key, out_c.salt), (&material[..16], &material[32..44]));
+        assert_eq!((in_c.key, in_c.salt), (&material[16..32], &material[44..]));
+        assert_eq!((out_s.key, in_s.salt), (in_c.key, out_c.salt));
+        assert!(split_dtls_keying_material(profile, &material[1..], true).is_err());
+        assert_eq!(SrtpSender::new(profile, &KEY, &SALT).unwrap_err(), SrtpFault::KeyLength);
+    }
+
+    // ---- behaviour ----
+
+    #[test]
+    fn packets_survive_rollovers_loss_and_reordering() {
+        for profile in SrtpProfile::ALL {
+            let (mut tx, mut rx) = pair(profile);
+            let mut held: Option<Vec<u8>> = None;
+            let mut received = 0;
+            for n in (65_000u32..200_000).step_by(97) {
+                let plain = rtp(n as u16, 5, &n.to_be_bytes());
+                let mut p = plain.clone();
+                tx.protect_rtp(&mut p).unwrap();
+                assert_eq!(p.len(), plain.len() + profile.rtp_overhead_bytes());
+                // Every second pair arrives swapped.
+                let mut arrivals = vec![p];
+                if n % 2 == 0 && held.is_none() {
+                    held = arrivals.pop();
+                } else {
+                    arrivals.extend(held.take());
+                }
+                for mut p in arrivals {
+                    // A swapped packet is 97 behind, inside the window.
+                    let (_, range) = rx.unprotect_rtp(&mut p).unwrap();
+                    assert_eq!(range.len(), 4);
+                    received += 1;
+                }
+            }
+            assert!(received > 1300, "{received}");
+            assert_eq!(rx.streams[0].rtp.newest >> 16, 3, "three rollovers: 65 536, 131 072 and 196 608");
+        }
+    }
+
+    #[test]
+    fn a_replayed_packet_is_dropped() {
+        for profile in SrtpProfile::ALL {
+            let (mut tx, mut rx) = pair(profile);
+            let mut sent = Vec::new();
+            for seq in 0..1000u16 {
+                let mut p = rtp(seq, 5, b"payload");
+                tx.protect_rtp(&mut p).unwrap();
+                sent.push(p.clone());
+                rx.unprotect_rtp(&mut p).unwrap();
+            }
+            for p in &sent {
+                assert_eq!(rx.unprotect_rtp(&mut p.clone()), Err(SrtpFault::Replayed));
+            }
+            let mut p = rtcp(5);
+            tx.protect_rtcp(&mut p).unwrap();
+            rx.unprotect_rtcp(&mut p.clone()).unwrap();
+            assert_eq!(rx.unprotect_rtcp(&mut p), Err(SrtpFault::Replayed));
+        }
+    }
+
+    #[test]
+    fn the_window_takes_127_behind_once_and_not_128() {
+        let (mut tx, mut rx) = pair(SrtpProfile::AeadAes128Gcm);
+        let sent: Vec<_> = (0..=200u16)
+            .map(|seq| {
+                let mut p = rtp(seq, 5, b"x");
+                tx.protect_rtp(&mut p).unwrap();
+                p
+            })
+            .collect();
+        rx.unprotect_rtp(&mut sent[200].clone()).unwrap();
+        assert_eq!(rx.unprotect_rtp(&mut sent[72].clone()), Err(SrtpFault::Replayed));
+        rx.unprotect_rtp(&mut sent[73].clone()).unwrap();
+        assert_eq!(rx.unprotect_rtp(&mut sent[73].clone()), Err(SrtpFault::Replayed));
+    }
+
+    #[test]
+    fn a_key_stream_is_never_used_twice() {
+        let (mut tx, _) = pair(SrtpProfile::AeadAes128Gcm);
+        tx.protect_rtp(&mut rtp(9, 5, b"one")).unwrap();
+        let mut other = rtp(9, 5, b"two");
+        assert_eq!(tx.protect_rtp(&mut other), Err(SrtpFault::Replayed));
+        assert_eq!(other, rtp(9, 5, b"two"), "left as it was");
+    }
+
+    #[test]
+    fn a_used_up_key_protects_no_more() {
+        let (mut tx, mut rx) = pair(SrtpProfile::AeadAes256Gcm);
+        tx.protect_rtcp(&mut rtcp(5)).unwrap();
+        tx.streams[0].rtcp_next = (1 << 31) - 1;
+        let mut last = rtcp(5);
+        tx.protect_rtcp(&mut last).unwrap();
+        rx.unprotect_rtcp(&mut last).unwrap();
+        assert_eq!(tx.protect_rtcp(&mut rtcp(5)), Err(SrtpFault::KeyExhausted));
+        tx.streams[0].rtp = Window { newest: INDEX_END - 2, seen: 1 };
+        tx.protect_rtp(&mut rtp(0xffff, 5, b"last")).unwrap();
+        assert_eq!(tx.protect_rtp(&mut rtp(0, 5, b"over")), Err(SrtpFault::KeyExhausted));
+    }
+
+    #[test]
+    fn a_packet_before_the_first_rollover_is_too_old_not_a_wrap() {
+        let w = Window { newest: 3, seen: 1 };
+        assert_eq!(w.guess(0xfffe), Err(SrtpFault::Replayed));
+        assert_eq!(w.guess(4), Ok(4));
+        let w = Window { newest: 0x1_0003, seen: 1 };
+        assert_eq!(w.guess(0xfffe), Ok(0xfffe));
+        let w = Window { newest: 0x1_fff0, seen: 1 };
+        assert_eq!(w.guess(2), Ok(0x2_0002));
+    }
+
+    #[test]
+    fn srtcp_without_encryption_is_refused_unless_its_tag_is_right() {
+        for profile in SrtpProfile::ALL {
+            let (_, mut rx) = pair(profile);
+            let (key, salt) = (&KEY[..profile.key_len()], &SALT[..profile.salt_len()]);
+            let (_, cipher) = derive(profile, key, salt).unwrap();
+            let word = 7u32.to_be_bytes();
+            // Forged without a key, with a high index that would lock out genuine packets.
+            let tag = vec![0xaa; profile.rtcp_overhead_bytes() - INDEX_BYTES];
+            let high = 0x7fff_ffffu32.to_be_bytes();
+            let forged = match &cipher {
+                Cipher::Counter { .. } => [&rtcp(5)[..], &high, &tag].concat(),
+                Cipher::Gcm { .. } => [&rtcp(5)[..], &tag, &high].concat(),
+            };
+            assert_eq!(rx.unprotect_rtcp(&mut forged.clone()), Err(SrtpFault::Forged));
+            assert_eq!(rx.streams(), 0);
+            // The same by the holder of the key is authentic.
+            let genuine = match &cipher {
+                Cipher::Counter { auth, .. } => {
+                    let signed = [&rtcp(5)[..], &word].concat();
+                    let tag = hmac::sign(auth, &signed);
+                    [&signed[..], &tag.as_ref()[..10]].concat()
+                }
+                Cipher::Gcm { key, salt } => {
+                    let aad = [&rtcp(5)[..], &word].concat();
+                    let tag =
+                        key.seal_in_place_separate_tag(gcm_nonce(salt, 5, 7), Aad::from(&aad[..]), &mut []).unwrap();
+                    [&rtcp(5)[..], tag.as_ref(), &word].concat()
+                }
+            };
+            let mut p = genuine.clone();
+            let end = rx.unprotect_rtcp(&mut p).unwrap();
+            assert_eq!(p[..end], rtcp(5));
+            assert_eq!(rx.unprotect_rtcp(&mut genuine.clone()), Err(SrtpFault::Replayed));
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        for profile in SrtpProfile::ALL {
+            let (mut tx, mut rx) = pair(profile);
+            let mut media = rtp(1, 5, b"some payload");
+            tx.protect_rtp(&mut media).unwrap();
+            let mut control = rtcp(5);
+            tx.protect_rtcp(&mut control).unwrap();
+            for bit in 0..media.len() * 8 {
+                let mut p = media.clone();
+                p[bit / 8] ^= 1 << (bit % 8);
+                assert!(rx.unprotect_rtp(&mut p).is_err(), "{profile:?} RTP bit {bit}");
+            }
+            for bit in 0..control.len() * 8 {
+                let mut p = control.clone();
+                p[bit / 8] ^= 1 << (bit % 8);
+                assert!(rx.unprotect_rtcp(&mut p).is_err(), "{profile:?} RTCP bit {bit}");
+            }
+            assert_eq!(rx.streams.capacity(), 0);
+            rx.unprotect_rtp(&mut media).unwrap();
+            rx.unprotect_rtcp(&mut control).unwrap();
+        }
+    }
+
+    #[test]
+    fn no_length_and_no_first_byte_panics() {
+        for profile in SrtpProfile::ALL {
+            let (mut tx, mut rx) = pair(profile);
+            for len in 0..=200usize {
+                for first in 0..=255u8 {
+                    let mut p = vec![0x11; len];
+                    if let Some(b) = p.first_mut() {
+                        *b = first;
+                    }
+                    assert!(rx.unprotect_rtp(&mut p.clone()).is_err());
+                    assert!(rx.unprotect_rtcp(&mut p.clone()).is_err());
+                    let before = p.clone();
+                    if tx.protect_rtp(&mut p).is_err() {
+                        assert_eq!(p, before);
+                    }
+                    let mut p = before.clone();
+                    if tx.protect_rtcp(&mut p).is_err() {
+                        assert_eq!(p, before);
+                    }
+                }
+            }
+            assert_eq!(rx.streams.capacity(), 0);
+        }
+    }
+
+    #[test]
+    fn a_hundred_thousand_forged_packets_change_no_state() {
+        for profile in [SrtpProfile::AeadAes128Gcm, SrtpProfile::AesCm128HmacSha1_80] {
+            let (mut tx, mut rx) = pair(profile);
+            let mut genuine = rtp(100, 5, b"genuine");
+            tx.protect_rtp(&mut genuine).unwrap();
+            rx.unprotect_rtp(&mut genuine).unwrap();
+            let (newest, capacity) = (rx.streams[0].rtp.newest, rx.streams.capacity());
+            let mut rng = ChaCha20Rng::seed_from_u64(7);
+            let mut p = [0; 80];
+            for n in 0..50_000u32 {
+                rng.fill_bytes(&mut p);
+                p[0] = 0x80;
+                if n % 2 == 0 {
+                    p[8..12].copy_from_slice(&5u32.to_be_bytes());
+                }
+                assert!(rx.unprotect_rtp(&mut p).is_err());
+                rng.fill_bytes(&mut p);
+                p[..2].copy_from_slice(&[0x80, 200]);
+                assert!(rx.unprotect_rtcp(&mut p).is_err());
+            }
+            assert_eq!((rx.streams.len(), rx.streams.capacity()), (1, capacity));
+            assert_eq!(rx.streams[0].rtp.newest, newest);
+            assert_eq!(rx.streams[0].rtcp.seen, 0);
+            let mut next = rtp(101, 5, b"genuine");
+            tx.protect_rtp(&mut next).unwrap();
+            rx.unprotect_rtp(&mut next).unwrap();
+            let mut next = rtcp(5);
+            tx.protect_rtcp(&mut next).unwrap();
+            rx.unprotect_rtcp(&mut next).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_peer_with_the_key_cannot_name_endless_ssrcs() {
+        let (_, mut rx) = pair(SrtpProfile::AeadAes128Gcm);
+        for ssrc in 0..40u32 {
+            let (mut tx, _) = pair(SrtpProfile::AeadAes128Gcm);
+            let mut p = rtp(1, ssrc, b"x");
+            tx.protect_rtp(&mut p).unwrap();
+            let got = rx.unprotect_rtp(&mut p);
+            assert_eq!(got.is_ok(), (ssrc as usize) < MAX_STREAMS);
+        }
+        assert_eq!(rx.streams(), MAX_STREAMS);
+        let (mut tx, _) = pair(SrtpProfile::AeadAes128Gcm);
+        for ssrc in 0..40u32 {
+            assert_eq!(tx.protect_rtp(&mut rtp(1, ssrc, b"x")).is_ok(), (ssrc as usize) < MAX_STREAMS);
+        }
+    }
+
+    #[test]
+    fn secrets_stay_out_of_debug_output() {
+        let (tx, rx) = pair(SrtpProfile::AesCm128HmacSha1_80);
+        let key = MasterKey { key: &KEY, salt: &SALT };
+        for text in [format!("{tx:?}"), format!("{rx:?}"), format!("{key:?}")] {
+            assert!(!text.contains("90, 90") && !text.contains("5a5a"), "{text}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+        #[test]
+        fn a_mutated_packet_is_refused_and_the_genuine_one_still_accepted(
+            which in 0usize..6, is_rtcp: bool, payload in prop::collection::vec(any::<u8>(), 0..200),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+            cut in 0usize..40, more in prop::collection::vec(any::<u8>(), 0..8),
+        ) {
+            let (mut tx, mut rx) = pair(SrtpProfile::ALL[which]);
+            let mut p = rtp(3, 5, &payload);
+            if is_rtcp { tx.protect_rtcp(&mut p).unwrap() } else { tx.protect_rtp(&mut p).unwrap() }
+            let mut changed = p.clone();
+            for (at, to) in changes {
+                *at.get_mut(&mut changed) = to;
+            }
+            changed.truncate(changed.len().saturating_sub(cut));
+            changed.extend_from_slice(&more);
+            if changed != p {
+                if is_rtcp {
+                    prop_assert!(rx.unprotect_rtcp(&mut changed).is_err());
+                } else {
+                    prop_assert!(rx.unprotect_rtp(&mut changed).is_err());
+                }
+                prop_assert_eq!(rx.streams(), 0);
+            }
+            if is_rtcp {
+                let end = rx.unprotect_rtcp(&mut p).unwrap();
+                prop_assert_eq!(&p[..end], &rtp(3, 5, &payload)[..]);
+            } else {
+                let (_, range) = rx.unprotect_rtp(&mut p).unwrap();
+                prop_assert_eq!(&p[range], &payload[..]);
+            }
+        }
+
+        #[test]
+        fn protecting_foreign_bytes_never_panics(which in 0usize..6, p in prop::collection::vec(any::<u8>(), 0..80)) {
+            let (mut tx, mut rx) = pair(SrtpProfile::ALL[which]);
+            let mut p = p;
+            if let Some(b) = p.first_mut() {
+                *b = 0x80 | *b & 0x3f;
+            }
+            let mut sealed = p.clone();
+            if tx.protect_rtp(&mut sealed).is_ok() {
+                let end = sealed.len() - SrtpProfile::ALL[which].rtp_overhead_bytes();
+                match rx.unprotect_rtp(&mut sealed) {
+                    Ok(_) | Err(SrtpFault::Rtp(RtpFault::Padding)) => prop_assert_eq!(&sealed[..end], &p[..]),
+                    Err(fault) => prop_assert!(false, "{fault}"),
+                }
+            }
+        }
+    }
+}

@@ -444,7 +444,8 @@ mod tests {
             for first in 0..=255u8 {
                 for (fill, kind) in [(0, 200), (0xff, 202), (1, 203), (4, 205), (0x80, 201)] {
                     let mut p = vec![fill; len];
-                    for (to, from) in p.iter_mut().zip([first, kind, 0, u8::try_from(len / 4).unwrap().wrapping_sub(1)]) {
+                    for (to, from) in p.iter_mut().zip([first, kind, 0, u8::try_from(len / 4).unwrap().wrapping_sub(1)])
+                    {
                         *to = from;
                     }
                     walk(&p);
