@@ -76,7 +76,9 @@ pub mod media {
 
 /// Row 3: sessions, contents, invitations: signalling only.
 pub mod jingle {
+    pub mod actions;
     pub mod content;
+    mod inbound;
     pub mod invite;
     pub mod session;
     pub mod sessions;

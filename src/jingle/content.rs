@@ -139,6 +139,52 @@ pub struct Quiet {
     pub muted: bool,
 }
 
+/// Where ICE restarts stand for one content (J176-19, J371-04, J371-05).
+///
+/// ```text
+///           new ufrag sent            result              peer's new ufrag
+///  Settled ───────────────▶ OursUnacked ─────▶ OursAwaited ───────────────▶ Settled
+///     │                         │ peer's new ufrag: the initiator answers tie-break, the responder yields
+///     │ peer's new ufrag        ▼
+///     └────────────────────▶ Theirs ── new ufrag sent ──▶ Settled
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Restart {
+    /// No restart under way.
+    #[default]
+    Settled,
+    /// Ours was sent; what arrives before its result is from before.
+    OursUnacked,
+    /// Ours arrived; the peer's new credentials are due.
+    OursAwaited,
+    /// The peer restarted; our new credentials are due.
+    Theirs,
+}
+
+/// A transport-replace that awaits transport-accept or transport-reject (J166-45).
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) enum Replace {
+    /// None pending.
+    #[default]
+    Idle,
+    /// We asked.
+    Ours(Box<Transport>),
+    /// The peer asked.
+    Theirs(Box<Transport>),
+}
+
+/// At most one counter to the peer's content-modify, so that two stubborn sides come to rest (J166-37).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Counter {
+    /// Free to modify.
+    #[default]
+    Idle,
+    /// The peer modified.
+    Theirs,
+    /// We countered; the peer's next word stands.
+    Countered,
+}
+
 /// One content of a session, as this side knows it (J166-34).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Content {
@@ -158,9 +204,52 @@ pub struct Content {
     pub local_quiet: Quiet,
     /// What the peer asked for.
     pub remote_quiet: Quiet,
+    pub(crate) restart: Restart,
+    pub(crate) replace: Replace,
+    pub(crate) counter: Counter,
+    /// Transport-info that waits for the user's consent (J176-25).
+    pub(crate) withheld: Option<Box<IceTransport>>,
+    /// Remote candidates handed on in this ICE generation (cap: candidate injection).
+    pub(crate) candidates: usize,
+}
+
+/// What a transport-info brought.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Absorbed {
+    /// Nothing that matters now: old news, or nothing that can be used.
+    Nothing,
+    /// To be handed on.
+    News {
+        /// Completed with the credentials in force.
+        transport: IceTransport,
+        /// New credentials that are not the answer to ours.
+        restart: bool,
+    },
 }
 
 impl Content {
+    /// A content of a session-initiate or content-add, with the half of the side that `offered` it.
+    pub(crate) fn new(content: &element::Content, stage: Stage, ours: bool) -> Self {
+        let half = Half { description: content.description.clone(), transport: content.transport.as_ref().map(kept) };
+        let (local, remote) = if ours { (half, Half::default()) } else { (Half::default(), half) };
+        Self {
+            key: ContentKey::of(content),
+            // J166-53: absent means both.
+            senders: content.senders.unwrap_or(Senders::Both),
+            disposition: content.disposition.clone(),
+            stage,
+            local,
+            remote,
+            local_quiet: Quiet::default(),
+            remote_quiet: Quiet::default(),
+            restart: Restart::Settled,
+            replace: Replace::Idle,
+            counter: Counter::Idle,
+            withheld: None,
+            candidates: if ours { 0 } else { ice_of(content).map_or(0, |ice| ice.candidates.len()) },
+        }
+    }
+
     /// True if our side, in `role`, may send media now; the session's own consent comes on top.
     #[must_use]
     pub fn may_send(&self, role: Role) -> bool {
@@ -169,4 +258,275 @@ impl Content {
             && !self.remote_quiet.on_hold
             && !self.local_quiet.muted
     }
+
+    /// True if what it exchanges is RTP.
+    #[must_use]
+    pub fn is_rtp(&self) -> bool {
+        [&self.local, &self.remote].iter().any(|half| matches!(half.description, Some(Description::Rtp(_))))
+    }
+
+    /// The peer's half of an accept; absent parts of it leave what was known.
+    pub(crate) fn agree(&mut self, theirs: &element::Content, cap: usize) {
+        if let Some(senders) = theirs.senders {
+            self.senders = senders;
+        }
+        if theirs.description.is_some() {
+            self.remote.description.clone_from(&theirs.description);
+        }
+        match (&mut self.remote.transport, &theirs.transport) {
+            // A fingerprint that came early by transport-info stays (users' complaint 3).
+            (Some(Transport::Ice(known)), Some(Transport::Ice(new))) => {
+                self.candidates = self.candidates.saturating_add(new.candidates.len()).min(cap);
+                complete(known, new);
+            }
+            (known, Some(new)) => {
+                self.candidates = 0;
+                *known = Some(kept(new));
+            }
+            (_, None) => {}
+        }
+        self.stage = Stage::Agreed;
+    }
+
+    /// True if this transport-info restarts ICE while our own restart has no result yet (J371-04).
+    pub(crate) fn restart_crosses(&self, new: &IceTransport) -> bool {
+        self.restart == Restart::OursUnacked && self.is_restart(new)
+    }
+
+    fn is_restart(&self, new: &IceTransport) -> bool {
+        match (self.remote.ufrag(), new.ufrag.as_deref()) {
+            (Some(known), Some(ufrag)) => known != ufrag,
+            (None, _) | (_, None) => false,
+        }
+    }
+
+    /// True if the fingerprint changes though ICE does not restart (J320-07).
+    pub(crate) fn swaps_fingerprint(&self, new: &IceTransport) -> bool {
+        let known = self.remote.fingerprints();
+        !self.is_restart(new)
+            && new.fingerprints.iter().any(|f| known.iter().any(|k| k.hash == f.hash && k.value != f.value))
+    }
+
+    /// Takes the facts of a transport-info in; the caller has dealt with crossed restarts and swapped fingerprints.
+    pub(crate) fn absorb(&mut self, mut new: IceTransport, cap: usize) -> Absorbed {
+        let restart = self.is_restart(&new);
+        // J371-05: before the result of our restart, old candidates are on the way.
+        if self.restart == Restart::OursUnacked && !restart {
+            return Absorbed::Nothing;
+        }
+        // New credentials are of use only as a pair.
+        if restart && new.pwd.is_none() {
+            return Absorbed::Nothing;
+        }
+        if restart {
+            self.candidates = 0;
+        }
+        new.candidates.truncate(cap.saturating_sub(self.candidates));
+        self.candidates = self.candidates.saturating_add(new.candidates.len());
+        let known = match &mut self.remote.transport {
+            Some(Transport::Ice(known)) => known,
+            Some(Transport::RawUdp(_) | Transport::S5b(_) | Transport::Ibb(_) | Transport::Unknown { .. }) => {
+                return Absorbed::Nothing;
+            }
+            slot @ None => {
+                *slot = Some(Transport::Ice(Box::default()));
+                match slot {
+                    Some(Transport::Ice(known)) => known,
+                    Some(_) | None => return Absorbed::Nothing,
+                }
+            }
+        };
+        complete(known, &new);
+        // J176-02 asks for credentials beside every candidate; peers leave them out when they have not changed.
+        new.ufrag.clone_from(&known.ufrag);
+        new.pwd.clone_from(&known.pwd);
+        let asked = match (restart, self.restart) {
+            (false, _) => false,
+            (true, Restart::OursAwaited) => {
+                self.restart = Restart::Settled;
+                false
+            }
+            (true, Restart::Settled | Restart::OursUnacked | Restart::Theirs) => {
+                self.restart = Restart::Theirs;
+                true
+            }
+        };
+        Absorbed::News { transport: new, restart: asked }
+    }
+
+    /// Notes what we send in a transport-info and completes it; `true` if it restarts ICE.
+    pub(crate) fn announce(&mut self, ours: &mut IceTransport) -> bool {
+        let known = match &mut self.local.transport {
+            Some(Transport::Ice(known)) => known,
+            other => {
+                *other = Some(Transport::Ice(Box::new(bare(ours))));
+                return false;
+            }
+        };
+        let changed = match (&known.ufrag, &ours.ufrag) {
+            (Some(old), Some(new)) => old != new,
+            (None, _) | (_, None) => false,
+        };
+        complete(known, ours);
+        // J176-02: ours are always complete.
+        ours.ufrag.clone_from(&known.ufrag);
+        ours.pwd.clone_from(&known.pwd);
+        if !changed {
+            return false;
+        }
+        let answers = self.restart == Restart::Theirs;
+        self.restart = if answers { Restart::Settled } else { Restart::OursUnacked };
+        !answers
+    }
+
+    /// Both halves of a replaced transport take over; ICE starts from nothing.
+    pub(crate) fn exchange(&mut self, ours: Transport, theirs: Transport) {
+        self.local.transport = Some(ours);
+        self.remote.transport = Some(theirs);
+        self.restart = Restart::Settled;
+        self.withheld = None;
+        self.candidates = 0;
+    }
+
+    /// Keeps a transport-info back until the user accepted; later ones are merged into it.
+    pub(crate) fn withhold(&mut self, ours: IceTransport) {
+        match &mut self.withheld {
+            Some(held) => {
+                complete(held, &ours);
+                held.gathering_complete |= ours.gathering_complete;
+                held.candidates.extend(ours.candidates);
+            }
+            slot @ None => *slot = Some(Box::new(ours)),
+        }
+    }
+}
+
+/// The ICE transport of an element, if it has one.
+pub(crate) fn ice_of(content: &element::Content) -> Option<&IceTransport> {
+    match &content.transport {
+        Some(Transport::Ice(ice)) => Some(ice),
+        Some(Transport::RawUdp(_) | Transport::S5b(_) | Transport::Ibb(_) | Transport::Unknown { .. }) | None => None,
+    }
+}
+
+/// Credentials, fingerprints and flags of `new` over those of `known`; candidates are not kept.
+fn complete(known: &mut IceTransport, new: &IceTransport) {
+    if new.ufrag.is_some() {
+        if new.ufrag != known.ufrag || new.pwd.is_some() {
+            known.pwd.clone_from(&new.pwd);
+        }
+        known.ufrag.clone_from(&new.ufrag);
+    }
+    for fingerprint in &new.fingerprints {
+        if let Some(same) = known.fingerprints.iter_mut().find(|k| k.hash == fingerprint.hash) {
+            *same = fingerprint.clone();
+        } else if known.fingerprints.len() < FINGERPRINTS {
+            known.fingerprints.push(fingerprint.clone());
+        }
+    }
+    known.gathering_complete |= new.gathering_complete;
+    if new.sctp.is_some() {
+        known.sctp.clone_from(&new.sctp);
+    }
+}
+
+/// Fingerprints kept of one transport; there are 6 hash functions in RFC 8122.
+const FINGERPRINTS: usize = 6;
+
+/// An ICE transport without its candidates.
+fn bare(ice: &IceTransport) -> IceTransport {
+    IceTransport {
+        ice2: ice.ice2,
+        rfc8445: ice.rfc8445,
+        ufrag: ice.ufrag.clone(),
+        pwd: ice.pwd.clone(),
+        candidates: Vec::new(),
+        malformed_candidates: 0,
+        remote_candidates: Vec::new(),
+        fingerprints: ice.fingerprints.clone(),
+        gathering_complete: ice.gathering_complete,
+        sctp: ice.sctp.clone(),
+    }
+}
+
+/// What is kept of a transport.
+pub(crate) fn kept(transport: &Transport) -> Transport {
+    match transport {
+        Transport::Ice(ice) => Transport::Ice(Box::new(bare(ice))),
+        other @ (Transport::RawUdp(_) | Transport::S5b(_) | Transport::Ibb(_) | Transport::Unknown { .. }) => {
+            other.clone()
+        }
+    }
+}
+
+/// Namespace of a description.
+#[must_use]
+pub fn application(description: &Description) -> &str {
+    match description {
+        Description::Rtp(_) => ns::RTP,
+        Description::File(_) => ns::FILE,
+        Description::Unknown { ns } => ns,
+    }
+}
+
+/// `media` of an RTP description.
+#[must_use]
+pub fn media(description: &Description) -> Option<&str> {
+    match description {
+        Description::Rtp(rtp) => Some(&rtp.media),
+        Description::File(_) | Description::Unknown { .. } => None,
+    }
+}
+
+/// Namespace of a transport.
+#[must_use]
+pub fn carrier(transport: &Transport) -> &str {
+    match transport {
+        Transport::Ice(ice) if ice.ice2 => ns::ICE,
+        Transport::Ice(_) => ns::ICE_UDP,
+        Transport::RawUdp(_) => ns::RAW_UDP,
+        Transport::S5b(_) => ns::S5B,
+        Transport::Ibb(_) => ns::IBB_TRANSPORT,
+        Transport::Unknown { ns } => ns,
+    }
+}
+
+/// Groups without the names for which `keep` is false; a group without names is dropped (J338-03).
+#[must_use]
+pub fn restrict(groups: &[Group], keep: impl Fn(&str) -> bool) -> Vec<Group> {
+    groups
+        .iter()
+        .map(|group| Group {
+            semantics: group.semantics.clone(),
+            names: group.names.iter().filter(|name| keep(name)).cloned().collect(),
+        })
+        .filter(|group| !group.names.is_empty())
+        .collect()
+}
+
+/// The part of an answer's groups that its offer allows: answer ⊆ offer, RFC 9143 §7.3.3, J338-03.
+#[must_use]
+pub fn answer_groups(offer: &[Group], answer: &[Group]) -> Vec<Group> {
+    answer
+        .iter()
+        .filter_map(|group| {
+            let names: Vec<String> = group
+                .names
+                .iter()
+                .filter(|name| offer.iter().any(|o| o.semantics == group.semantics && o.names.contains(name)))
+                .cloned()
+                .collect();
+            (!names.is_empty()).then(|| Group { semantics: group.semantics.clone(), names })
+        })
+        .collect()
+}
+
+/// Name of the content whose transport carries this one: the first of its BUNDLE group (RFC 9143 §7.1).
+#[must_use]
+pub fn tagged<'a>(groups: &'a [Group], name: &str) -> Option<&'a str> {
+    groups
+        .iter()
+        .find(|group| group.semantics == "BUNDLE" && group.names.iter().any(|n| n == name))
+        .and_then(|group| group.names.first())
+        .map(String::as_str)
 }

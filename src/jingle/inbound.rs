@@ -1,0 +1,907 @@
+//! What the peer of a session asks for: the fifteen actions in, and the answers to ours.
+//! Read XEP-0166 §6.3 to §7.2 and XEP-0167 §8 before touching this file.
+
+use crate::fault::{Incompatible, JingleCondition, PeerFault, ReasonCondition, StanzaCondition, answer};
+use crate::jingle::actions::{Verdict, verdict};
+use crate::jingle::content::{
+    Absorbed, Content, ContentKey, Counter, Quiet, Replace, Restart, Stage, answer_groups, application, carrier, ice_of,
+    kept, restrict, tagged,
+};
+use crate::jingle::session::{
+    Body, End, EndedBy, Flown, IqError, Live, Parties, Phase, Refusal, Role, Session, SessionContext, SessionEvent, State,
+    Step, parse_iq_id, say,
+};
+use crate::wire::candidate::Transport;
+use crate::wire::description::{Description, Info};
+use crate::wire::jid::Jid;
+use crate::wire::jingle::{self as element, Action, Creator, Disposition, Group, Jingle, Reason, Senders};
+use crate::wire::ns;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long an offer with an empty transport may owe its fingerprint: a trickling peer sends it within a round trip.
+const FINGERPRINT_WAIT: Duration = Duration::from_secs(3);
+/// Longest sid and content name kept of a peer; those of clients have 10 to 40 bytes.
+const NAME_BYTES: usize = 256;
+
+type Handled = Result<(), PeerFault>;
+
+/// session-initiate (XEP-0166 §6.2, §6.3).
+impl Session {
+    /// A session from the peer's session-initiate: acknowledged at once (J166-02), then either the user is asked or, if
+    /// nothing of it can work here, it is terminated (J166-03).
+    ///
+    /// # Errors
+    /// The fault with which the IQ is to be refused; there is no session then.
+    pub fn respond(
+        now: Instant,
+        parties: Parties,
+        context: Arc<SessionContext>,
+        id: String,
+        jingle: Jingle,
+    ) -> Result<Self, PeerFault> {
+        check_offer(&jingle, context.limits.contents)?;
+        let limits = context.limits;
+        let mut contents: Vec<element::Content> = Vec::with_capacity(jingle.contents.len());
+        for mut content in jingle.contents {
+            // J166-52: a second content of the same name is an alternative; the first one is taken.
+            if contents.iter().all(|c| ContentKey::of(c) != ContentKey::of(&content)) {
+                cap_content(&mut content, limits.remote_candidates, limits.payload_types);
+                contents.push(content);
+            }
+        }
+        let policy = context.policy.clone();
+        let ring = now + context.timers.ring;
+        let live = Live {
+            step: Step::Ringing { until: ring },
+            contents: Vec::new(),
+            groups: Vec::new(),
+            flights: Vec::new(),
+            gone_at: None,
+        };
+        let mut session = Self::with(parties, Role::Responder, context, live);
+        session.push(id, Body::Result);
+        // J166-03: what does not work here is left out; if nothing is left the session ends with the reason.
+        contents.retain(|c| works(application_of(c), policy.applications));
+        if contents.is_empty() {
+            session.terminate_for(Incompatible::Applications, "No application of this offer is supported.");
+            return Ok(session);
+        }
+        contents.retain(|c| works(carrier_of(c), policy.transports));
+        if contents.is_empty() {
+            session.terminate_for(Incompatible::Transports, "No transport of this offer is supported.");
+            return Ok(session);
+        }
+        let groups = restrict(&jingle.groups, |name| contents.iter().any(|c| c.name == name));
+        let mut owing = false;
+        if let State::Live(live) = &mut session.state {
+            live.contents = contents.iter().map(|c| Content::new(c, Stage::Offered, false)).collect();
+            live.groups.clone_from(&groups);
+        }
+        for content in &contents {
+            match protection(content, &contents, &groups, policy.require_dtls) {
+                Protection::Given => {}
+                Protection::Owed => owing = true,
+                Protection::Missing => {
+                    session.refuse_security(Some(&content.name));
+                    return Ok(session);
+                }
+            }
+        }
+        let event = SessionEvent::Incoming { contents, groups };
+        if owing && let State::Live(live) = &mut session.state {
+            live.step = Step::AwaitingFingerprint { until: now + FINGERPRINT_WAIT, held: vec![event] };
+        } else {
+            session.emit(event);
+        }
+        Ok(session)
+    }
+
+    /// Ends the session because a content is not protected by DTLS-SRTP; the text names it (J320-05, complaint 2).
+    pub(crate) fn refuse_security(&mut self, content: Option<&str>) {
+        let unprotected = |c: &&Content| c.is_rtp() && c.remote.fingerprints().is_empty();
+        let first = self.live().and_then(|live| live.contents.iter().find(unprotected)).map(|c| c.key.name.clone());
+        let name = content.map(str::to_owned).or(first).unwrap_or_default();
+        let text = format!("The content '{name}' comes without a DTLS fingerprint, and only encrypted calls are taken.");
+        let mut reason = say(Incompatible::Security.reason(), &text);
+        // J167-17.
+        reason.detail = Some((ns::RTP_ERRORS.to_owned(), "crypto-required".to_owned()));
+        self.terminate(reason, EndedBy::Local);
+    }
+
+    fn terminate_for(&mut self, what: Incompatible, text: &str) {
+        self.terminate(say(what.reason(), text), EndedBy::Local);
+    }
+
+    /// Lets the user be asked once every content has its fingerprint.
+    fn settle_fingerprints(&mut self, now: Instant) {
+        let until = now + self.context.timers.ring;
+        let require = self.context.policy.require_dtls;
+        let State::Live(live) = &mut self.state else { return };
+        if !live.unprotected(require).is_empty() {
+            return;
+        }
+        if let Step::AwaitingFingerprint { held, .. } = &mut live.step {
+            let held = std::mem::take(held);
+            live.step = Step::Ringing { until };
+            held.into_iter().for_each(|event| self.emit(event));
+        }
+    }
+}
+
+/// Requests inside a session.
+impl Session {
+    /// One IQ-set of the peer.
+    pub(crate) fn request(&mut self, now: Instant, id: String, jingle: Jingle) {
+        let action = jingle.action;
+        let handled = match verdict(action, self.phase(), self.role.other()) {
+            Verdict::Refused(fault) => Err(fault),
+            // The owner of all sessions asks this one only after it found that ours wins.
+            Verdict::Tie => Err(PeerFault::TieBreak),
+            Verdict::Legal | Verdict::AnswersAdd | Verdict::AnswersReplace => self.legal(now, &id, jingle),
+        };
+        if let Err(fault) = handled {
+            tracing::debug!(sid = %self.parties.sid, %action, ?fault, "refused");
+            self.push(id, Body::Error(Refusal { answer: answer(fault), text: None, redirect: None }));
+        }
+    }
+
+    fn legal(&mut self, now: Instant, id: &str, jingle: Jingle) -> Handled {
+        match jingle.action {
+            Action::SessionInitiate => Err(PeerFault::OutOfOrder),
+            Action::SessionAccept => self.on_session_accept(id, jingle),
+            Action::SessionTerminate => self.on_session_terminate(id, jingle),
+            Action::SessionInfo => self.on_session_info(id, jingle),
+            Action::ContentAdd => self.on_content_add(now, id, jingle),
+            Action::ContentAccept => self.on_content_accept(now, id, jingle),
+            Action::ContentReject => self.on_content_reject(id, jingle),
+            Action::ContentModify => self.on_content_modify(id, &jingle),
+            Action::ContentRemove => self.on_content_remove(id, jingle),
+            Action::DescriptionInfo => self.on_description_info(id, jingle),
+            Action::TransportInfo => self.on_transport_info(now, id, jingle),
+            Action::TransportReplace => self.on_transport_replace(now, id, jingle),
+            Action::TransportAccept => self.on_transport_accept(id, jingle),
+            Action::TransportReject => self.on_transport_reject(id, &jingle),
+            // No security namespace is implemented: received, and nothing more.
+            Action::SecurityInfo => {
+                self.ack(id);
+                Ok(())
+            }
+        }
+    }
+
+    fn ack(&mut self, id: &str) {
+        self.push(id.to_owned(), Body::Result);
+    }
+
+    fn alive(&mut self) -> Result<&mut Live, PeerFault> {
+        self.live_mut().map_err(|_| PeerFault::UnknownSession)
+    }
+
+    /// Key by which this session knows the content that an element names. A wrong creator is forgiven while the name
+    /// alone says which one is meant (users' complaint 13).
+    fn resolve(&self, named: &element::Content) -> Result<ContentKey, PeerFault> {
+        self.resolve_name(named.creator, &named.name)
+    }
+
+    fn resolve_name(&self, creator: Creator, name: &str) -> Result<ContentKey, PeerFault> {
+        let contents = self.live().map_or(&[][..], |live| &live.contents);
+        let mut same = contents.iter().filter(|c| c.key.name == name);
+        if let Some(exact) = contents.iter().find(|c| c.key.creator == creator && c.key.name == name) {
+            return Ok(exact.key.clone());
+        }
+        match (same.next(), same.next()) {
+            (Some(only), None) => Ok(only.key.clone()),
+            (Some(_) | None, _) => Err(PeerFault::UnknownContent),
+        }
+    }
+
+    /// Keys of all contents of a stanza, none of them twice.
+    fn resolve_all(&self, contents: &[element::Content]) -> Result<Vec<ContentKey>, PeerFault> {
+        if contents.is_empty() {
+            return Err(PeerFault::BadRequest);
+        }
+        let keys: Vec<ContentKey> = contents.iter().map(|c| self.resolve(c)).collect::<Result<_, _>>()?;
+        if keys.iter().collect::<BTreeSet<_>>().len() != keys.len() {
+            return Err(PeerFault::BadRequest);
+        }
+        Ok(keys)
+    }
+
+    /// The session-wide tie-break (J166-48): the initiator's action stands, the responder drops its own.
+    ///
+    /// Returns the actions of ours that `crosses` names and that are dropped for that.
+    fn break_tie(&mut self, crosses: impl Fn(&Flown) -> bool) -> Result<Vec<Flown>, PeerFault> {
+        let role = self.role;
+        let live = self.alive()?;
+        let mut dropped = Vec::new();
+        for flight in live.flights.iter_mut().filter(|flight| crosses(&flight.what)) {
+            if role == Role::Initiator {
+                return Err(PeerFault::TieBreak);
+            }
+            dropped.push(std::mem::replace(&mut flight.what, Flown::Other));
+        }
+        Ok(dropped)
+    }
+
+    fn on_session_accept(&mut self, id: &str, mut jingle: Jingle) -> Handled {
+        // J166-42.
+        if jingle.contents.iter().any(|c| c.description.is_none() || c.transport.is_none()) {
+            return Err(PeerFault::BadRequest);
+        }
+        let keys = self.resolve_all(&jingle.contents)?;
+        let (candidates, payloads) = (self.context.limits.remote_candidates, self.context.limits.payload_types);
+        let require_dtls = self.context.policy.require_dtls;
+        let live = self.alive()?;
+        let mut other_transport = None;
+        for (key, content) in keys.iter().zip(&mut jingle.contents) {
+            cap_content(content, candidates, payloads);
+            let known = live.content(key).ok_or(PeerFault::UnknownContent)?;
+            // J166-43: early media is taken by content-accept; what is still being added is, too.
+            if matches!(known.stage, Stage::Adding(_)) || known.disposition != Disposition::Session {
+                return Err(PeerFault::BadRequest);
+            }
+            let ours = known.local.transport.as_ref().map(carrier);
+            if ours != carrier_of(content) {
+                other_transport = Some(key.name.clone());
+            }
+            // The element is handed on under the key this session knows.
+            content.creator = key.creator;
+        }
+        self.ack(id);
+        if let Some(name) = other_transport {
+            let text = format!("The answer for '{name}' uses another transport than was offered.");
+            self.terminate_for(Incompatible::Transports, &text);
+            return Ok(());
+        }
+        let live = self.alive()?;
+        for (key, content) in keys.iter().zip(&jingle.contents) {
+            if let Some(known) = live.contents.iter_mut().find(|c| c.key == *key) {
+                known.agree(content, candidates);
+            }
+        }
+        // What was offered for the session and is not in the accept is declined.
+        live.contents.retain(|c| c.stage != Stage::Offered || c.disposition != Disposition::Session);
+        let contents = &live.contents;
+        live.groups = answer_groups(
+            &restrict(&live.groups, |name| contents.iter().any(|c| c.key.name == name)),
+            &jingle.groups,
+        );
+        // J320-05: a downgrade ends the call before it is one.
+        if let Some(name) = live.unprotected(require_dtls).first().cloned() {
+            self.refuse_security(Some(&name));
+            return Ok(());
+        }
+        let groups = live.groups.clone();
+        live.step = Step::Active;
+        // An accept that overtakes the acknowledgement of the offer stands for it.
+        live.flights.retain(|flight| flight.what != Flown::Initiate);
+        self.emit(SessionEvent::Accepted { contents: jingle.contents, groups });
+        Ok(())
+    }
+
+    fn on_session_terminate(&mut self, id: &str, jingle: Jingle) -> Handled {
+        // J166-15.
+        self.ack(id);
+        let default = match (self.phase(), self.role) {
+            (Phase::Pending, Role::Initiator) => ReasonCondition::Decline,
+            (Phase::Pending, Role::Responder) => ReasonCondition::Cancel,
+            (Phase::Active | Phase::None | Phase::Ended, _) => ReasonCondition::Success,
+        };
+        let reason = jingle.reason.unwrap_or_else(|| Reason::new(default));
+        self.over(End {
+            reason: reason.condition,
+            by: EndedBy::Remote,
+            text: reason.text,
+            alternative: reason.alternative,
+            redirect: None,
+        });
+        Ok(())
+    }
+
+    fn on_session_info(&mut self, id: &str, jingle: Jingle) -> Handled {
+        let files = works(Some(ns::FILE), self.context.policy.applications);
+        // J166-22: nothing in it is a ping.
+        let Some(mut info) = jingle.info else {
+            self.ack(id);
+            return Ok(());
+        };
+        match &mut info {
+            Info::Unknown { .. } => return Err(PeerFault::UnsupportedInfo),
+            Info::Received(..) | Info::Checksum(..) if !files => return Err(PeerFault::UnsupportedInfo),
+            Info::Received(..) | Info::Checksum(..) | Info::Dtmf(_) => {}
+            Info::Ringing => {
+                self.ack(id);
+                if matches!(self.alive()?.step, Step::Offering { .. }) {
+                    self.emit(SessionEvent::Ringing);
+                }
+                return Ok(());
+            }
+            // J167-23.
+            Info::Active => self.alive()?.contents.iter_mut().for_each(|c| c.remote_quiet = Quiet::default()),
+            Info::Hold => self.alive()?.contents.iter_mut().for_each(|c| c.remote_quiet.on_hold = true),
+            Info::Unhold => self.alive()?.contents.iter_mut().for_each(|c| c.remote_quiet.on_hold = false),
+            Info::Mute(named) => self.mute_remote(named, true)?,
+            Info::Unmute(named) => self.mute_remote(named, false)?,
+        }
+        self.ack(id);
+        self.emit(SessionEvent::RemoteInfo(info));
+        Ok(())
+    }
+
+    /// J167-24: without a name it is about all contents.
+    fn mute_remote(&mut self, named: &mut Option<(Creator, String)>, muted: bool) -> Handled {
+        let key = match named {
+            Some((creator, name)) => Some(self.resolve_name(*creator, name)?),
+            None => None,
+        };
+        for content in &mut self.alive()?.contents {
+            if key.as_ref().is_none_or(|key| content.key == *key) {
+                content.remote_quiet.muted = muted;
+            }
+        }
+        *named = key.map(|key| (key.creator, key.name));
+        Ok(())
+    }
+
+    fn on_content_add(&mut self, now: Instant, id: &str, jingle: Jingle) -> Handled {
+        let incomplete = |c: &element::Content| c.description.is_none() || c.transport.is_none();
+        if jingle.contents.is_empty() || jingle.contents.iter().any(|c| incomplete(c) || c.name.len() > NAME_BYTES) {
+            return Err(PeerFault::BadRequest);
+        }
+        let limits = self.context.limits;
+        if self.alive()?.contents.len().saturating_add(jingle.contents.len()) > limits.contents {
+            return Err(PeerFault::NoResources);
+        }
+        let dropped = self.break_tie(|ours| matches!(ours, Flown::ContentAdd(_)))?;
+        self.ack(id);
+        for ours in dropped {
+            self.undo(ours);
+        }
+        let policy = self.context.policy.clone();
+        let sender = self.role.other();
+        let mut added: Vec<element::Content> = Vec::new();
+        for mut content in jingle.contents {
+            cap_content(&mut content, limits.remote_candidates, limits.payload_types);
+            let live = self.alive()?;
+            let key = ContentKey::of(&content);
+            let (what, text) = if live.content(&key).is_some() {
+                // J166-52.
+                (ReasonCondition::GeneralError, "A content of this name exists already.")
+            } else if !works(application_of(&content), policy.applications) {
+                (Incompatible::Applications.reason(), "This application is not supported.")
+            } else if !works(carrier_of(&content), policy.transports) {
+                (Incompatible::Transports.reason(), "This transport is not supported.")
+            } else if protection(&content, &[], &[], policy.require_dtls) != Protection::Given {
+                (Incompatible::Security.reason(), "This content comes without a DTLS fingerprint.")
+            } else {
+                live.contents.push(Content::new(&content, Stage::Adding(sender), false));
+                added.push(content);
+                continue;
+            };
+            self.send_content_reject(now, key.element(), say(what, text));
+        }
+        if !added.is_empty() {
+            self.emit(SessionEvent::ContentAdded { contents: added });
+        }
+        Ok(())
+    }
+
+    fn on_content_accept(&mut self, now: Instant, id: &str, mut jingle: Jingle) -> Handled {
+        let keys = self.pending_adds(&jingle.contents)?;
+        if jingle.contents.iter().any(|c| c.description.is_none() || c.transport.is_none()) {
+            return Err(PeerFault::BadRequest);
+        }
+        let limits = self.context.limits;
+        let require_dtls = self.context.policy.require_dtls;
+        let mut refused = Vec::new();
+        let live = self.alive()?;
+        for (key, content) in keys.iter().zip(&mut jingle.contents) {
+            cap_content(content, limits.remote_candidates, limits.payload_types);
+            content.creator = key.creator;
+            if let Some(known) = live.contents.iter_mut().find(|c| c.key == *key) {
+                known.agree(content, limits.remote_candidates);
+                if require_dtls && known.is_rtp() && known.remote.fingerprints().is_empty() {
+                    refused.push(key.clone());
+                }
+            }
+        }
+        self.ack(id);
+        jingle.contents.retain(|c| !refused.contains(&ContentKey::of(c)));
+        for key in refused {
+            let text = format!("The answer for '{}' comes without a DTLS fingerprint.", key.name);
+            let reason = say(Incompatible::Security.reason(), &text);
+            if self.content_remove(now, &key, Some(reason.clone())).is_err() {
+                continue;
+            }
+            self.emit(SessionEvent::ContentRejected { content: key, reason: Some(reason) });
+        }
+        if !jingle.contents.is_empty() {
+            self.emit(SessionEvent::ContentAccepted { contents: jingle.contents });
+        }
+        Ok(())
+    }
+
+    /// Keys of contents that we added and that await their answer; anything else is out of order.
+    fn pending_adds(&self, contents: &[element::Content]) -> Result<Vec<ContentKey>, PeerFault> {
+        let keys = self.resolve_all(contents).map_err(|fault| match fault {
+            PeerFault::UnknownContent => PeerFault::OutOfOrder,
+            other => other,
+        })?;
+        let ours = Stage::Adding(self.role);
+        let all = keys.iter().all(|key| self.content(key).is_some_and(|c| c.stage == ours));
+        if all { Ok(keys) } else { Err(PeerFault::OutOfOrder) }
+    }
+
+    fn on_content_reject(&mut self, id: &str, jingle: Jingle) -> Handled {
+        let keys = self.pending_adds(&jingle.contents)?;
+        self.ack(id);
+        for key in keys {
+            self.alive()?.remove(&key);
+            self.emit(SessionEvent::ContentRejected { content: key, reason: jingle.reason.clone() });
+        }
+        // J166-38.
+        self.end_if_empty(jingle.reason);
+        Ok(())
+    }
+
+    fn on_content_remove(&mut self, id: &str, jingle: Jingle) -> Handled {
+        // What we removed ourselves a moment ago is named by a crossed removal.
+        let crossed = |named: &element::Content, ours: &Flown| {
+            matches!(ours, Flown::ContentRemove(key) if key.name == named.name)
+        };
+        let dropped = self.break_tie(|ours| jingle.contents.iter().any(|named| crossed(named, ours)))?;
+        let rest: Vec<element::Content> =
+            jingle.contents.iter().filter(|c| !dropped.iter().any(|ours| crossed(c, ours))).cloned().collect();
+        let keys = if rest.is_empty() && !dropped.is_empty() { Vec::new() } else { self.resolve_all(&rest)? };
+        self.ack(id);
+        for key in keys {
+            self.alive()?.remove(&key);
+            self.emit(SessionEvent::ContentRemoved { content: key, reason: jingle.reason.clone() });
+        }
+        // J166-41.
+        self.end_if_empty(jingle.reason);
+        Ok(())
+    }
+
+    fn end_if_empty(&mut self, reason: Option<Reason>) {
+        if self.live().is_some_and(|live| live.contents.is_empty()) {
+            let reason = reason.map_or(ReasonCondition::Success, |reason| reason.condition);
+            self.terminate(say(reason, "No content is left."), EndedBy::Remote);
+        }
+    }
+
+    fn on_content_modify(&mut self, id: &str, jingle: &Jingle) -> Handled {
+        let keys = self.resolve_all(&jingle.contents)?;
+        // J166-35.
+        let wished: Vec<Senders> =
+            jingle.contents.iter().map(|c| c.senders.ok_or(PeerFault::BadRequest)).collect::<Result<_, _>>()?;
+        let dropped = self.break_tie(|ours| matches!(ours, Flown::ContentModify(key, _) if keys.contains(key)))?;
+        // J166-36: a result, never content-accept.
+        self.ack(id);
+        for (content, senders) in keys.into_iter().zip(wished) {
+            if let Some(known) = self.alive()?.contents.iter_mut().find(|c| c.key == content) {
+                known.senders = senders;
+                known.counter = match known.counter {
+                    // Our own wish lost the tie, or the peer insists: its word stands (J166-37).
+                    Counter::Countered => Counter::Countered,
+                    Counter::Idle | Counter::Theirs if dropped.is_empty() => Counter::Theirs,
+                    Counter::Idle | Counter::Theirs => Counter::Countered,
+                };
+            }
+            self.emit(SessionEvent::ContentModified { content, senders });
+        }
+        Ok(())
+    }
+
+    fn on_description_info(&mut self, id: &str, jingle: Jingle) -> Handled {
+        let keys = self.resolve_all(&jingle.contents)?;
+        let cap = self.context.limits.payload_types;
+        self.ack(id);
+        for (content, named) in keys.into_iter().zip(jingle.contents) {
+            let Some(mut description) = named.description else { continue };
+            if let Description::Rtp(rtp) = &mut description {
+                rtp.payload_types.truncate(cap);
+            }
+            if let Some(known) = self.alive()?.contents.iter_mut().find(|c| c.key == content) {
+                known.advise(&description);
+            }
+            self.emit(SessionEvent::DescriptionChanged { content, description });
+        }
+        Ok(())
+    }
+
+    fn on_transport_info(&mut self, now: Instant, id: &str, jingle: Jingle) -> Handled {
+        let keys = self.resolve_all(&jingle.contents)?;
+        let cap = self.context.limits.remote_candidates;
+        let role = self.role;
+        let live = self.alive()?;
+        for (key, content) in keys.iter().zip(&jingle.contents) {
+            let Some(ice) = ice_of(content) else { continue };
+            let known = live.content(key).ok_or(PeerFault::UnknownContent)?;
+            // J371-04.
+            if role == Role::Initiator && known.restart_crosses(ice) {
+                return Err(PeerFault::TieBreak);
+            }
+            // J320-07.
+            if known.swaps_fingerprint(ice) {
+                return Err(PeerFault::BadRequest);
+            }
+            // J176-08: candidates of which none can be read are refused; some bad ones among good ones are skipped.
+            if ice.malformed_candidates > 0 && ice.candidates.is_empty() {
+                return Err(PeerFault::BadRequest);
+            }
+        }
+        self.ack(id);
+        for (content, named) in keys.into_iter().zip(jingle.contents) {
+            let Some(Transport::Ice(ice)) = named.transport else { continue };
+            let Some(known) = self.alive()?.contents.iter_mut().find(|c| c.key == content) else { continue };
+            match known.absorb(*ice, cap) {
+                Absorbed::Nothing => {}
+                Absorbed::News { transport, restart } => {
+                    self.emit(SessionEvent::RemoteTransport { content, transport, restart });
+                }
+            }
+        }
+        self.settle_fingerprints(now);
+        Ok(())
+    }
+
+    fn on_transport_replace(&mut self, now: Instant, id: &str, jingle: Jingle) -> Handled {
+        let keys = self.resolve_all(&jingle.contents)?;
+        if jingle.contents.iter().any(|c| c.transport.is_none()) {
+            return Err(PeerFault::BadRequest);
+        }
+        // Ours is open until it is accepted, so it crosses the peer's even after its result.
+        let ours: Vec<ContentKey> = keys
+            .iter()
+            .filter(|key| self.content(key).is_some_and(|c| matches!(c.replace, Replace::Ours(_))))
+            .cloned()
+            .collect();
+        if self.role == Role::Initiator && !ours.is_empty() {
+            return Err(PeerFault::TieBreak);
+        }
+        self.break_tie(|flown| matches!(flown, Flown::TransportReplace(key) if ours.contains(key)))?;
+        self.ack(id);
+        for content in ours {
+            self.emit(SessionEvent::TransportReplaceRefused { content });
+        }
+        let policy = self.context.policy.clone();
+        for (content, mut named) in keys.into_iter().zip(jingle.contents) {
+            cap_content(&mut named, self.context.limits.remote_candidates, self.context.limits.payload_types);
+            let rtp = self.content(&content).is_some_and(Content::is_rtp);
+            let open = rtp && policy.require_dtls && ice_of(&named).is_none_or(|ice| ice.fingerprints.is_empty());
+            let works = works(carrier_of(&named), policy.transports);
+            let Some(transport) = named.transport else { continue };
+            let Some(known) = self.alive()?.contents.iter_mut().find(|c| c.key == content) else { continue };
+            if open || !works {
+                known.replace = Replace::Idle;
+                let why = if works { Incompatible::Security } else { Incompatible::Transports };
+                let element = element::Content { transport: Some(kept(&transport)), ..content.element() };
+                self.send_transport_reject(now, element, Some(Reason::new(why.reason())));
+                continue;
+            }
+            known.replace = Replace::Theirs(Box::new(kept(&transport)));
+            self.emit(SessionEvent::TransportReplaceAsked { content, transport });
+        }
+        Ok(())
+    }
+
+    fn on_transport_accept(&mut self, id: &str, jingle: Jingle) -> Handled {
+        let keys = self.pending_replaces(&jingle.contents)?;
+        if jingle.contents.iter().any(|c| c.transport.is_none()) {
+            return Err(PeerFault::BadRequest);
+        }
+        let require_dtls = self.context.policy.require_dtls;
+        self.ack(id);
+        for (content, mut named) in keys.into_iter().zip(jingle.contents) {
+            cap_content(&mut named, self.context.limits.remote_candidates, self.context.limits.payload_types);
+            let Some(transport) = named.transport else { continue };
+            let Some(known) = self.alive()?.contents.iter_mut().find(|c| c.key == content) else { continue };
+            if let Replace::Ours(ours) = std::mem::take(&mut known.replace) {
+                known.exchange(*ours, kept(&transport));
+            }
+            if require_dtls && known.is_rtp() && known.remote.fingerprints().is_empty() {
+                self.refuse_security(Some(&content.name));
+                return Ok(());
+            }
+            self.emit(SessionEvent::TransportReplaced { content, transport });
+        }
+        Ok(())
+    }
+
+    fn on_transport_reject(&mut self, id: &str, jingle: &Jingle) -> Handled {
+        let keys = self.pending_replaces(&jingle.contents)?;
+        self.ack(id);
+        for content in keys {
+            self.undo(Flown::TransportReplace(content));
+        }
+        Ok(())
+    }
+
+    fn pending_replaces(&self, contents: &[element::Content]) -> Result<Vec<ContentKey>, PeerFault> {
+        let keys = self.resolve_all(contents).map_err(|fault| match fault {
+            PeerFault::UnknownContent => PeerFault::OutOfOrder,
+            other => other,
+        })?;
+        let pending = |key: &ContentKey| self.content(key).is_some_and(|c| matches!(c.replace, Replace::Ours(_)));
+        if keys.iter().all(pending) { Ok(keys) } else { Err(PeerFault::OutOfOrder) }
+    }
+}
+
+/// Answers to ours (J166-66, J166-67).
+impl Session {
+    fn landed(&mut self, id: &str) -> Option<Flown> {
+        let (serial, number) = parse_iq_id(id)?;
+        if serial != self.parties.serial {
+            return None;
+        }
+        let live = self.live_mut().ok()?;
+        let at = live.flights.iter().position(|flight| flight.number == number)?;
+        Some(live.flights.swap_remove(at).what)
+    }
+
+    /// A result, whatever it holds.
+    pub(crate) fn acknowledged(&mut self, id: &str) {
+        match self.landed(id) {
+            Some(Flown::Initiate) => self.emit(SessionEvent::Delivered),
+            Some(Flown::TransportInfo(key)) => {
+                if let Ok(live) = self.live_mut()
+                    && let Some(known) = live.contents.iter_mut().find(|c| c.key == key)
+                    && known.restart == Restart::OursUnacked
+                {
+                    known.restart = Restart::OursAwaited;
+                }
+            }
+            Some(
+                Flown::Accept
+                | Flown::Info
+                | Flown::Ping
+                | Flown::ContentAdd(_)
+                | Flown::ContentModify(..)
+                | Flown::ContentRemove(_)
+                | Flown::TransportReplace(_)
+                | Flown::Other,
+            )
+            | None => {}
+        }
+    }
+
+    /// An error, whatever it holds.
+    pub(crate) fn refused(&mut self, now: Instant, id: &str, error: &IqError) {
+        let Some(what) = self.landed(id) else { return };
+        let bare_not_found = error.condition == Some(StanzaCondition::ItemNotFound) && error.jingle.is_none();
+        let unknown = error.jingle == Some(JingleCondition::UnknownSession)
+            || (bare_not_found && matches!(what, Flown::Ping | Flown::Accept));
+        if what == Flown::Initiate || unknown {
+            let redirect = (what == Flown::Initiate).then(|| self.trusted_redirect(error)).flatten();
+            let reason = refusal_reason(&what, error);
+            let by = if what == Flown::Initiate && error.jingle == Some(JingleCondition::TieBreak) {
+                EndedBy::TieBreak
+            } else {
+                EndedBy::Refused(error.condition)
+            };
+            self.over(End { reason, by, text: None, alternative: None, redirect });
+            return;
+        }
+        match error.condition {
+            // A server answers for an address that is gone: the same sign as unavailable presence (J166-18).
+            Some(
+                StanzaCondition::ServiceUnavailable
+                | StanzaCondition::RecipientUnavailable
+                | StanzaCondition::RemoteServerNotFound
+                | StanzaCondition::RemoteServerTimeout
+                | StanzaCondition::Gone,
+            ) => self.peer_unavailable(now),
+            Some(_) | None => {}
+        }
+        match what {
+            // Without its accept the peer never has this session; it would ring there for ever.
+            Flown::Accept => {
+                let text = "The other side did not take our answer.";
+                self.terminate(say(ReasonCondition::GeneralError, text), EndedBy::Refused(error.condition));
+            }
+            Flown::Info => self.emit(SessionEvent::InfoUnsupported),
+            lost @ (Flown::ContentAdd(_) | Flown::ContentModify(..) | Flown::TransportReplace(_)) => self.undo(lost),
+            // A lost restart: the peer's own is on its way (J371-04).
+            Flown::TransportInfo(key) => {
+                if let Ok(live) = self.live_mut()
+                    && let Some(known) = live.contents.iter_mut().find(|c| c.key == key)
+                    && known.restart == Restart::OursUnacked
+                {
+                    known.restart = Restart::Settled;
+                }
+            }
+            Flown::Initiate | Flown::Ping | Flown::ContentRemove(_) | Flown::Other => {}
+        }
+    }
+
+    /// Takes back what the peer refused, or what lost a tie.
+    fn undo(&mut self, ours: Flown) {
+        match ours {
+            Flown::ContentAdd(keys) => {
+                let adding = Stage::Adding(self.role);
+                for content in keys {
+                    let pending = self.content(&content).is_some_and(|c| c.stage == adding);
+                    if let (true, Ok(live)) = (pending, self.live_mut()) {
+                        live.remove(&content);
+                        self.emit(SessionEvent::ContentRejected { content, reason: None });
+                    }
+                }
+            }
+            Flown::ContentModify(content, before) => {
+                let Ok(live) = self.live_mut() else { return };
+                let Some(known) = live.contents.iter_mut().find(|c| c.key == content) else { return };
+                known.senders = before;
+                self.emit(SessionEvent::ContentModified { content, senders: before });
+            }
+            Flown::TransportReplace(content) => {
+                let Ok(live) = self.live_mut() else { return };
+                let Some(known) = live.contents.iter_mut().find(|c| c.key == content) else { return };
+                if matches!(known.replace, Replace::Ours(_)) {
+                    known.replace = Replace::Idle;
+                    self.emit(SessionEvent::TransportReplaceRefused { content });
+                }
+            }
+            Flown::Initiate
+            | Flown::Accept
+            | Flown::Info
+            | Flown::Ping
+            | Flown::ContentRemove(_)
+            | Flown::TransportInfo(_)
+            | Flown::Other => {}
+        }
+    }
+
+    /// J166-64: only to the same bare JID.
+    fn trusted_redirect(&self, error: &IqError) -> Option<Jid> {
+        let text = error.redirect.as_deref()?.trim();
+        let text = text.strip_prefix("xmpp:").unwrap_or(text);
+        let target = Jid::new(text.split(['?', '#']).next()?).ok()?;
+        (target.to_bare() == self.parties.peer.to_bare()).then_some(target)
+    }
+}
+
+impl Live {
+    /// Names of RTP contents that are in force, or offered to us, without a DTLS fingerprint of the peer.
+    fn unprotected(&self, required: bool) -> Vec<String> {
+        let has = |c: &Content| !c.remote.fingerprints().is_empty();
+        let named = |name: &str| self.contents.iter().any(|c| c.key.name == name && has(c));
+        self.contents
+            .iter()
+            .filter(|c| required && c.is_rtp() && c.remote.description.is_some() && !has(c))
+            .filter(|c| !tagged(&self.groups, &c.key.name).is_some_and(named))
+            .map(|c| c.key.name.clone())
+            .collect()
+    }
+}
+
+impl Content {
+    /// J167-26: codecs of a description-info replace those with the same number; nothing else changes.
+    fn advise(&mut self, news: &Description) {
+        let (Some(Description::Rtp(known)), Description::Rtp(news)) = (&mut self.remote.description, news) else {
+            return;
+        };
+        for payload_type in &news.payload_types {
+            if let Some(same) = known.payload_types.iter_mut().find(|p| p.id == payload_type.id) {
+                same.clone_from(payload_type);
+            }
+        }
+    }
+}
+
+/// How an RTP content is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protection {
+    /// By a fingerprint, its own or that of its group; or nothing is to be protected.
+    Given,
+    /// The transport is empty: the fingerprint may follow with the credentials (J176-01, users' complaint 3).
+    Owed,
+    /// Not at all, or only by keys in the clear.
+    Missing,
+}
+
+fn protection(content: &element::Content, all: &[element::Content], groups: &[Group], required: bool) -> Protection {
+    let Some(Description::Rtp(rtp)) = &content.description else { return Protection::Given };
+    let protected = |c: &element::Content| ice_of(c).is_some_and(|ice| !ice.fingerprints.is_empty());
+    let by_group = tagged(groups, &content.name)
+        .is_some_and(|first| all.iter().any(|c| c.name == first && protected(c)));
+    if protected(content) || by_group {
+        return Protection::Given;
+    }
+    // Keys that any server on the way can read are not taken, whatever the policy (threats: downgrade to SDES).
+    if rtp.encryption.as_ref().is_some_and(|sdes| required || sdes.required) {
+        return Protection::Missing;
+    }
+    if !required {
+        return Protection::Given;
+    }
+    match ice_of(content) {
+        Some(ice) if ice.ufrag.is_none() && ice.candidates.is_empty() => Protection::Owed,
+        Some(_) | None => Protection::Missing,
+    }
+}
+
+/// The rules of a session-initiate (J166-01, J166-08, J166-44).
+fn check_offer(jingle: &Jingle, most: usize) -> Handled {
+    let complete = |c: &element::Content| c.description.is_some() && c.transport.is_some();
+    let name = |text: &str| text.len() <= NAME_BYTES;
+    let contents = &jingle.contents;
+    if contents.is_empty() || !contents.iter().all(|c| complete(c) && name(&c.name)) {
+        return Err(PeerFault::BadRequest);
+    }
+    if jingle.sid.0.is_empty() || !name(&jingle.sid.0) {
+        return Err(PeerFault::BadRequest);
+    }
+    // J166-44.
+    if contents.iter().all(|c| c.disposition != Disposition::Session) {
+        return Err(PeerFault::BadRequest);
+    }
+    if contents.len() > most {
+        return Err(PeerFault::NoResources);
+    }
+    Ok(())
+}
+
+/// Cuts what a peer sends past our caps; both lists are in order of preference.
+fn cap_content(content: &mut element::Content, candidates: usize, payload_types: usize) {
+    if let Some(Transport::Ice(ice)) = &mut content.transport
+        && ice.candidates.len() > candidates
+    {
+        ice.candidates.truncate(candidates);
+    }
+    if let Some(Description::Rtp(rtp)) = &mut content.description {
+        rtp.payload_types.truncate(payload_types);
+    }
+}
+
+fn application_of(content: &element::Content) -> Option<&str> {
+    content.description.as_ref().map(application)
+}
+
+fn carrier_of(content: &element::Content) -> Option<&str> {
+    content.transport.as_ref().map(carrier)
+}
+
+fn works(namespace: Option<&str>, known: &[&str]) -> bool {
+    namespace.is_some_and(|namespace| known.contains(&namespace))
+}
+
+/// What a refused session-initiate, or an unknown session, is to people.
+fn refusal_reason(what: &Flown, error: &IqError) -> ReasonCondition {
+    if *what != Flown::Initiate {
+        return ReasonCondition::Gone;
+    }
+    match error.condition {
+        Some(
+            StanzaCondition::ServiceUnavailable
+            | StanzaCondition::RecipientUnavailable
+            | StanzaCondition::ItemNotFound
+            | StanzaCondition::Gone
+            | StanzaCondition::Redirect
+            | StanzaCondition::RemoteServerNotFound
+            | StanzaCondition::RemoteServerTimeout,
+        ) => ReasonCondition::Gone,
+        Some(StanzaCondition::ResourceConstraint) => ReasonCondition::Busy,
+        Some(StanzaCondition::Conflict) => ReasonCondition::AlternativeSession,
+        Some(
+            StanzaCondition::Forbidden
+            | StanzaCondition::NotAllowed
+            | StanzaCondition::NotAuthorized
+            | StanzaCondition::PolicyViolation
+            | StanzaCondition::RegistrationRequired
+            | StanzaCondition::SubscriptionRequired,
+        ) => ReasonCondition::Decline,
+        Some(
+            StanzaCondition::BadRequest
+            | StanzaCondition::FeatureNotImplemented
+            | StanzaCondition::InternalServerError
+            | StanzaCondition::JidMalformed
+            | StanzaCondition::NotAcceptable
+            | StanzaCondition::UndefinedCondition
+            | StanzaCondition::UnexpectedRequest,
+        )
+        | None => ReasonCondition::GeneralError,
+    }
+}
