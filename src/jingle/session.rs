@@ -998,6 +998,21 @@ impl Session {
         self.transmits.push_back(SessionTransmit { to: self.parties.peer.clone(), id, body });
     }
 
+    /// Gives back the room of drained queues: a session at rest is small.
+    pub(crate) fn rest(&mut self) {
+        if self.transmits.is_empty() {
+            self.transmits = VecDeque::new();
+        }
+        if self.events.is_empty() {
+            self.events = VecDeque::new();
+        }
+        if let State::Live(live) = &mut self.state
+            && live.flights.is_empty()
+        {
+            live.flights = Vec::new();
+        }
+    }
+
     /// Sends a set and remembers what its answer will mean.
     pub(crate) fn send(&mut self, now: Instant, jingle: Jingle, what: Flown) {
         let number = self.next_iq;
