@@ -57,7 +57,9 @@ pub mod transport {
     pub mod gather;
     pub mod ice;
     pub mod leg;
+    pub mod leg_config;
     pub mod path;
+    mod protection;
     pub mod rtcp;
     pub mod srtp;
     pub mod stun;

@@ -1,13 +1,16 @@
 //! One leg: a path found by ICE (or a plain one), protection by DTLS-SRTP (or SDES, or none), then RTP and RTCP.
 //! Read RFC 8445, RFC 5763 §5, RFC 7983 §7 and XEP-0320 §3 before touching this file.
 
-use crate::transport::dtls::{Dtls, DtlsFault, DtlsProgress, DtlsRole, Identity};
-use crate::transport::gather::{GatherEvent, GatherPolicy, Gatherer, IceServer, Routed};
+use crate::transport::dtls::{Dtls, DtlsFault, DtlsProgress, DtlsRole};
+use crate::transport::gather::{GatherEvent, GatherPolicy, Gatherer, Routed};
 use crate::transport::ice::{Ice, IceEvent, IceTimers};
-use crate::transport::path::{AddressFault, Path, Route, Transmit, check_remote};
-use crate::transport::rtcp::{RtcpEvent, RtcpSession, RtcpStats};
-use crate::transport::srtp::{SrtpProfile, SrtpReceiver, SrtpSender, split_dtls_keying_material};
-use crate::transport::stun::ServerFault;
+pub use crate::transport::leg_config::{
+    CandidateFault, Carrier, LegConfig, LegEvent, LegFault, LegStats, LegTimer, LegTimers, Protection, Received,
+    SdesKeys,
+};
+use crate::transport::path::{Path, Route, Transmit, check_remote};
+use crate::transport::protection::Security;
+use crate::transport::rtcp::{RtcpEvent, RtcpSession};
 use crate::wire::candidate::{
     Candidate, CandidateAddr, CandidateKind, CandidateProtocol, Fingerprint, IceCreds, Setup,
 };
@@ -17,259 +20,7 @@ use rand_core::{RngCore, SeedableRng};
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-
-/// What a leg is to be; fixed for its life.
-#[derive(Debug, Clone)]
-pub struct LegConfig {
-    /// We started the session: ICE controlling, and our `setup` is actpass (RFC 8445 §6.1.1, XEP-0320 §3).
-    pub initiator: bool,
-    /// How the path is found.
-    pub carrier: Carrier,
-    /// How payload is protected on it.
-    pub protection: Protection,
-    /// As responder to an actpass offer, become the DTLS client. Off by default: some peers stop listening to DTLS once
-    /// they are done and never repeat a lost last flight.
-    pub answer_active: bool,
-    /// Remote candidates accepted; 32 covers every known client (threat: candidate injection).
-    pub max_remote_candidates: usize,
-    /// ICE and DTLS timers.
-    pub timers: LegTimers,
-    /// RTP clock of what we send, in Hz: for sender reports (`Leg::set_clock_rates` when it changes).
-    pub clock_rate_hz: u32,
-    /// RTCP CNAME of the session's first content; `None`: a fresh random one (RFC 7022).
-    pub cname: Option<String>,
-}
-
-impl LegConfig {
-    /// ICE and DTLS-SRTP with default timers: what Jingle uses.
-    #[must_use]
-    pub fn new(initiator: bool, identity: Arc<Identity>) -> Self {
-        Self {
-            initiator,
-            carrier: Carrier::Ice { servers: Vec::new(), relay_only: false, lab: false },
-            protection: Protection::Dtls(identity),
-            answer_active: false,
-            max_remote_candidates: 32,
-            timers: LegTimers::default(),
-            clock_rate_hz: 48_000,
-            cname: None,
-        }
-    }
-}
-
-/// How the path is found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Carrier {
-    /// RFC 8445
-    Ice {
-        /// STUN and TURN servers, resolved.
-        servers: Vec<IceServer>,
-        /// Only relayed candidates are gathered and used (J176-24).
-        relay_only: bool,
-        /// Loopback and link-local addresses are allowed on both sides.
-        lab: bool,
-    },
-    /// Straight to an address that signalling tells (`Leg::set_plain_remote`).
-    Plain,
-}
-
-/// How payload is protected.
-#[derive(Debug, Clone)]
-pub enum Protection {
-    /// DTLS-SRTP with this certificate, RFC 5764.
-    Dtls(Arc<Identity>),
-    /// Keys from signalling, RFC 4568.
-    Sdes(Box<SdesKeys>),
-    /// Plain RTP.
-    None,
-}
-
-/// SDES keys. `Debug` hides them.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SdesKeys {
-    /// The suite.
-    pub profile: SrtpProfile,
-    /// Master key and salt that we send with.
-    pub local: (Vec<u8>, Vec<u8>),
-    /// Master key and salt that the peer sends with.
-    pub remote: (Vec<u8>, Vec<u8>),
-}
-
-impl std::fmt::Debug for SdesKeys {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SdesKeys").field("profile", &self.profile).finish_non_exhaustive()
-    }
-}
-
-/// Timers of a leg.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LegTimers {
-    /// Pace of connectivity checks (`Ta`), RFC 8445 §14.2: never below 5 ms.
-    pub pace: Duration,
-    /// First retransmission of a check; 100 ms halves the set-up time at 5 % loss against the RFC's 500 ms.
-    pub check_rto: Duration,
-    /// Slowest repetition of a check, and the consent interval of a working pair (RFC 7675 §5.1: about 5 s).
-    pub check_max: Duration,
-    /// Checks without an answer before a pair is given up.
-    pub checks: usize,
-    /// Least interval of DTLS retransmission; at least twice the round trip is used.
-    pub dtls_interval: Duration,
-    /// From `set_remote` until `Connected`; then `Failed`.
-    pub connect: Duration,
-}
-
-impl Default for LegTimers {
-    fn default() -> Self {
-        Self {
-            pace: Duration::from_millis(5),
-            check_rto: Duration::from_millis(100),
-            check_max: Duration::from_secs(3),
-            checks: 9,
-            dtls_interval: Duration::from_millis(150),
-            connect: Duration::from_secs(30),
-        }
-    }
-}
-
-/// Why a remote candidate was not taken. None of these ends anything.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum CandidateFault {
-    /// The leg has as many as it takes.
-    #[error("more than {0} candidates")]
-    TooMany(usize),
-    /// The address may not be sent to.
-    #[error("the candidate has {0}")]
-    Address(#[from] AddressFault),
-    /// It is the address of a STUN or TURN server of ours.
-    #[error("the candidate is one of our servers")]
-    OurServer,
-    /// The leg has no ICE.
-    #[error("the leg does not use ICE")]
-    NoIce,
-}
-
-/// What happened on a leg.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub enum LegEvent {
-    /// Signal it to the peer (trickle).
-    LocalCandidate(Candidate),
-    /// No more local candidates come, RFC 8838 §13.
-    GatheringComplete,
-    /// A STUN or TURN server is of no use; the call goes on without it.
-    ServerFailed {
-        /// Its address.
-        server: SocketAddr,
-        /// Why.
-        why: ServerFault,
-    },
-    /// Resolve this `.local` name by mDNS and give the result to `Leg::resolved`.
-    Resolve(String),
-    /// ICE has nominated a path.
-    IceConnected {
-        /// Where payload goes.
-        path: Path,
-    },
-    /// Payload flows from now on, once.
-    Connected {
-        /// Kind of our end.
-        local: CandidateKind,
-        /// Kind of the peer's end.
-        remote: CandidateKind,
-        /// Where payload goes.
-        path: Path,
-        /// SRTP suite; `None`: plain RTP.
-        profile: Option<SrtpProfile>,
-        /// The peer's fingerprint that matched.
-        fingerprint: Option<Fingerprint>,
-    },
-    /// Payload moved to another path.
-    PathChanged {
-        /// Kind of our end.
-        local: CandidateKind,
-        /// Kind of the peer's end.
-        remote: CandidateKind,
-        /// Where payload goes now.
-        path: Path,
-    },
-    /// ICE gets no more answers: time for an ICE restart; sending goes on until consent ends.
-    PathLost,
-    /// ICE gets answers again after `PathLost`.
-    PathRestored,
-    /// The peer restarted ICE and so did we: signal these credentials and all local candidates again.
-    Restarted(IceCreds),
-    /// This source of the peer said goodbye (RTCP BYE). The leg goes on: some peers say it when they hold.
-    Bye(Ssrc),
-    /// The peer ended DTLS with an authenticated close_notify.
-    Closed,
-    /// The leg is dead.
-    Failed(LegFault),
-}
-
-/// Why a leg is dead.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum LegFault {
-    /// No pair of candidates works.
-    #[error("no network path to the peer")]
-    NoPath,
-    /// The peer's certificate is not the one that was signalled (XEP-0320 §3, RFC 5763 §5).
-    #[error("the peer's certificate does not match its fingerprint")]
-    FingerprintMismatch,
-    /// The handshake failed.
-    #[error("DTLS: {0}")]
-    Dtls(#[from] DtlsFault),
-    /// No answer to our checks for 30 s, RFC 7675 §5.1.
-    #[error("the peer stopped answering")]
-    ConsentLost,
-    /// A path is there but nothing came to an end in time.
-    #[error("the handshake took too long")]
-    Timeout,
-}
-
-/// Why `handle_timeout` is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LegTimer {
-    /// STUN or TURN servers.
-    Gather,
-    /// Connectivity checks.
-    Check,
-    /// A DTLS flight is due again.
-    Dtls,
-    /// An RTCP report is due.
-    Rtcp,
-    /// Consent ends.
-    Consent,
-    /// Set-up has taken long enough.
-    Connect,
-}
-
-/// An RTP packet, decrypted in place.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Received<'b> {
-    /// Its header.
-    pub header: RtpHeader,
-    /// Its payload without padding and header extension.
-    pub payload: &'b [u8],
-}
-
-/// Figures of a leg.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct LegStats {
-    /// What RTCP knows: loss, jitter, round trip, packets and bytes of both directions.
-    pub rtcp: RtcpStats,
-    /// Where payload goes: kinds of both ends.
-    pub kinds: Option<(CandidateKind, CandidateKind)>,
-    /// Where payload goes.
-    pub path: Option<Path>,
-    /// Round trip of the newest connectivity check.
-    pub rtt: Option<Duration>,
-    /// Datagrams dropped: unknown source, unknown kind, forged or replayed.
-    pub dropped_datagrams: u64,
-}
 
 /// Patience for a hello when the answer did not settle the DTLS roles; then we become the client.
 const UNSETTLED_ROLE: Duration = Duration::from_millis(500);
@@ -291,39 +42,6 @@ enum Phase {
     Connecting { since: Instant },
     Connected,
     Ended,
-}
-
-/// Where protection stands.
-///
-/// ```text
-///   Unsettled ──role──▶ Handshake ──Finished, fingerprint fits──▶ Secured
-///   (SDES starts Secured, plain RTP is Clear)
-/// ```
-#[derive(Debug)]
-enum Security {
-    /// DTLS, role unknown.
-    Unsettled,
-    Handshake(Box<Dtls>),
-    /// `dtls` stays: whoever sent the last flight may have to repeat it, and close_notify needs it.
-    Secured {
-        dtls: Option<Box<Dtls>>,
-        srtp: Box<Srtp>,
-    },
-    Clear,
-}
-
-#[derive(Debug)]
-struct Srtp {
-    sender: SrtpSender,
-    receiver: SrtpReceiver,
-}
-
-impl Srtp {
-    fn from_sdes(keys: &SdesKeys) -> Option<Self> {
-        let sender = SrtpSender::new(keys.profile, &keys.local.0, &keys.local.1).ok()?;
-        let receiver = SrtpReceiver::new(keys.profile, &keys.remote.0, &keys.remote.1).ok()?;
-        Some(Self { sender, receiver })
-    }
 }
 
 /// How the path is found, with its state.
@@ -386,13 +104,7 @@ impl Leg {
             }
             Carrier::Plain => Way::Plain { remote: None },
         };
-        let security = match &config.protection {
-            Protection::Dtls(_) => Security::Unsettled,
-            Protection::None => Security::Clear,
-            // Keys that do not fit their suite leave the leg unsettled: it never connects.
-            Protection::Sdes(keys) => Srtp::from_sdes(keys)
-                .map_or(Security::Unsettled, |srtp| Security::Secured { dtls: None, srtp: Box::new(srtp) }),
-        };
+        let security = Security::new(&config.protection);
         Self {
             phase: Phase::Idle,
             way,
@@ -437,7 +149,7 @@ impl Leg {
     /// The `setup` to signal: actpass in an offer, then the role that was settled. A responder asks after `set_remote`.
     #[must_use]
     pub fn setup(&self) -> Setup {
-        match self.dtls() {
+        match self.security.dtls() {
             Some(dtls) => dtls.role().setup(),
             // RFC 5763 §5: the offer must be actpass, the answer must not be.
             None if self.config.initiator => Setup::Actpass,
@@ -654,11 +366,7 @@ impl Leg {
         packet.clear();
         header.write(packet);
         packet.extend_from_slice(payload);
-        match &mut self.security {
-            Security::Secured { srtp, .. } => srtp.sender.protect_rtp(packet).ok()?,
-            Security::Clear => {}
-            Security::Unsettled | Security::Handshake(_) => return None,
-        }
+        self.security.protect_rtp(packet)?;
         self.next_seq = self.next_seq.wrapping_add(1);
         self.rtcp.sent_rtp(now, &header, payload.len());
         if direct {
@@ -779,14 +487,6 @@ impl Leg {
         }
     }
 
-    fn dtls(&self) -> Option<&Dtls> {
-        match &self.security {
-            Security::Handshake(dtls) => Some(dtls),
-            Security::Secured { dtls, .. } => dtls.as_deref(),
-            Security::Unsettled | Security::Clear => None,
-        }
-    }
-
     fn path(&self) -> Option<Path> {
         match &self.way {
             Way::Ice { ice, .. } => ice.path(),
@@ -827,13 +527,9 @@ impl Leg {
         if matches!(self.security, Security::Unsettled) && is_hello {
             self.become_role(now, DtlsRole::Server);
         }
-        let dtls = match &mut self.security {
-            Security::Handshake(dtls) => dtls,
-            Security::Secured { dtls: Some(dtls), .. } => dtls,
-            Security::Secured { dtls: None, .. } | Security::Unsettled | Security::Clear => {
-                self.dropped += 1;
-                return;
-            }
+        let Some(dtls) = self.security.dtls_mut() else {
+            self.dropped += 1;
+            return;
         };
         let progress = dtls.handle_input(now, bytes);
         self.dtls_path = Some(path);
@@ -845,24 +541,14 @@ impl Leg {
     }
 
     fn handle_rtcp(&mut self, now: Instant, bytes: &mut [u8]) {
-        let length = match &mut self.security {
-            Security::Secured { srtp, .. } => srtp.receiver.unprotect_rtcp(bytes).ok(),
-            Security::Clear => Some(bytes.len()),
-            Security::Unsettled | Security::Handshake(_) => None,
-        };
-        match length.and_then(|length| bytes.get(..length)) {
+        match self.security.unprotect_rtcp(bytes).and_then(|length| bytes.get(..length)) {
             Some(compound) if self.rtcp.handle_input(now, compound).is_ok() => self.drain_rtcp(now),
             Some(_) | None => self.dropped += 1,
         }
     }
 
     fn handle_rtp<'b>(&mut self, now: Instant, bytes: &'b mut [u8]) -> Option<Received<'b>> {
-        let parsed = match &mut self.security {
-            Security::Secured { srtp, .. } => srtp.receiver.unprotect_rtp(bytes).ok(),
-            Security::Clear => RtpHeader::parse(bytes).ok(),
-            Security::Unsettled | Security::Handshake(_) => None,
-        };
-        let Some((header, payload)) = parsed else {
+        let Some((header, payload)) = self.security.unprotect_rtp(bytes) else {
             self.dropped += 1;
             return None;
         };
@@ -1013,13 +699,7 @@ impl Leg {
         // Before nomination answers go back where the hello came from: waiting for the nomination would let the
         // client's retransmissions run out (4 % of set-ups at 20 % loss).
         let Some(path) = self.path().or(self.dtls_path).or_else(|| self.valid_path()) else { return };
-        loop {
-            let datagram = match &mut self.security {
-                Security::Handshake(dtls) => dtls.poll_transmit(),
-                Security::Secured { dtls: Some(dtls), .. } => dtls.poll_transmit(),
-                Security::Secured { dtls: None, .. } | Security::Unsettled | Security::Clear => None,
-            };
-            let Some(datagram) = datagram else { return };
+        while let Some(datagram) = self.security.dtls_mut().and_then(Dtls::poll_transmit) {
             self.send_on(now, path, &datagram);
         }
     }
@@ -1039,44 +719,24 @@ impl Leg {
 
     /// XEP-0320 §3, RFC 5763 §5: the certificate is compared before any key is used.
     fn finish_handshake(&mut self, now: Instant) {
-        let Security::Handshake(dtls) = &mut self.security else { return };
-        if !dtls.is_complete() || self.fingerprints.is_empty() {
-            return;
-        }
-        let srtp = dtls.srtp_keys(&self.fingerprints).and_then(|keys| {
-            let bad = |fault: crate::transport::srtp::SrtpFault| DtlsFault::Engine(fault.to_string());
-            let client = dtls.role() == DtlsRole::Client;
-            let (ours, theirs) =
-                split_dtls_keying_material(keys.profile, keys.material.as_ref(), client).map_err(bad)?;
-            let sender = SrtpSender::new(keys.profile, ours.key, ours.salt).map_err(bad)?;
-            let receiver = SrtpReceiver::new(keys.profile, theirs.key, theirs.salt).map_err(bad)?;
-            Ok((keys.fingerprint, Srtp { sender, receiver }))
-        });
-        match srtp {
-            Ok((fingerprint, srtp)) => {
-                self.fingerprints = vec![fingerprint];
-                let Security::Handshake(dtls) = std::mem::replace(&mut self.security, Security::Clear) else { return };
-                self.security = Security::Secured { dtls: Some(dtls), srtp: Box::new(srtp) };
-            }
-            Err(DtlsFault::FingerprintMismatch) => self.fail(now, LegFault::FingerprintMismatch),
-            Err(fault) => self.fail(now, LegFault::Dtls(fault)),
+        match self.security.finish(&self.fingerprints) {
+            Some(Ok(fingerprint)) => self.fingerprints = vec![fingerprint],
+            Some(Err(DtlsFault::FingerprintMismatch)) => self.fail(now, LegFault::FingerprintMismatch),
+            Some(Err(fault)) => self.fail(now, LegFault::Dtls(fault)),
+            None => {}
         }
     }
 
     fn report_connected(&mut self) {
         let Phase::Connecting { .. } = self.phase else { return };
         let Some(path) = self.path() else { return };
-        let profile = match &self.security {
-            Security::Secured { srtp, .. } => Some(srtp.sender.profile()),
-            Security::Clear => None,
-            Security::Unsettled | Security::Handshake(_) => return,
-        };
+        let Some(profile) = self.security.ready() else { return };
         let (local, remote) = match &self.way {
             Way::Ice { ice, .. } => ice.kinds(path),
             Way::Plain { .. } => (CandidateKind::Host, CandidateKind::Host),
         };
         self.phase = Phase::Connected;
-        let fingerprint = self.fingerprints.first().filter(|_| self.dtls().is_some()).cloned();
+        let fingerprint = self.fingerprints.first().filter(|_| self.security.dtls().is_some()).cloned();
         self.events.push_back(LegEvent::Connected { local, remote, path, profile, fingerprint });
     }
 
@@ -1093,12 +753,8 @@ impl Leg {
             }
         }
         while let Some(mut compound) = self.rtcp.poll_transmit() {
-            let protected = match &mut self.security {
-                Security::Secured { srtp, .. } => srtp.sender.protect_rtcp(&mut compound).is_ok(),
-                Security::Clear => true,
-                Security::Unsettled | Security::Handshake(_) => false,
-            };
-            if let (true, Some(path)) = (protected, self.path()) {
+            let protected = self.security.protect_rtcp(&mut compound);
+            if let (Some(()), Some(path)) = (protected, self.path()) {
                 self.send_on(now, path, &compound);
             }
         }
@@ -1114,10 +770,8 @@ impl Leg {
         if self.phase == Phase::Ended {
             return;
         }
-        match &mut self.security {
-            Security::Handshake(dtls) => dtls.close(now),
-            Security::Secured { dtls: Some(dtls), .. } => dtls.close(now),
-            Security::Secured { dtls: None, .. } | Security::Unsettled | Security::Clear => {}
+        if let Some(dtls) = self.security.dtls_mut() {
+            dtls.close(now);
         }
         self.drain_dtls(now);
         self.security = Security::Unsettled;

@@ -85,6 +85,9 @@ pub struct Net {
     pub rng: Rng,
     /// Datagrams to addresses that are no peer.
     pub strays: Vec<(Instant, Transmit)>,
+    /// Copies of the datagrams that peers sent, while `capture` is on: sender and contents.
+    pub captured: Vec<(usize, Vec<u8>)>,
+    pub capture: bool,
     /// All datagrams that a peer sent: sender, time, first byte, length.
     pub sent: Vec<(usize, Instant, u8, usize)>,
     queue: BinaryHeap<Reverse<(Instant, u64)>>,
@@ -149,6 +152,8 @@ impl Net {
             loss: options.loss,
             rng,
             strays: Vec::new(),
+            captured: Vec::new(),
+            capture: false,
             sent: Vec::new(),
             queue: BinaryHeap::new(),
             flying: std::collections::BTreeMap::new(),
@@ -196,6 +201,9 @@ impl Net {
             while let Some(transmit) = self.peers[index].leg.poll_transmit() {
                 let first = transmit.contents.first().copied().unwrap_or(0);
                 self.sent.push((index, now, first, transmit.contents.len()));
+                if self.capture {
+                    self.captured.push((index, transmit.contents.clone()));
+                }
                 if transmit.destination == self.peers[1 - index].addr {
                     if !self.rng.chance(self.loss) {
                         self.inject(transmit.local, transmit.destination, transmit.contents);
@@ -283,6 +291,9 @@ impl Net {
         let Some(route) = self.peers[from].leg.send_rtp(now, 111, false, MediaTime(time), payload, &mut out) else {
             return false;
         };
+        if self.capture {
+            self.captured.push((from, out.clone()));
+        }
         if !self.rng.chance(self.loss) {
             self.inject(route.local, route.destination, out);
         }
