@@ -70,7 +70,10 @@ pub mod transport {
 pub mod media {
     pub mod audio;
     pub mod codec;
+    pub mod comfort_noise;
+    pub mod conceal;
     pub mod dtmf;
+    pub mod g711;
     pub mod jitter;
     pub mod quality;
     pub mod resample;
