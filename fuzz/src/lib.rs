@@ -1,0 +1,196 @@
+//! What each fuzz target does with its bytes. `tests/fuzz_corpora.rs` runs the same functions over the committed corpora.
+//! Everything that reads is also asked to write what it has read: that must read again, and be written the same.
+
+use offhook::config::XmlLimits;
+use offhook::wire::candidate::Transport;
+use offhook::wire::description::{Description, Info};
+use offhook::wire::framer::{Frame, Framer};
+use offhook::wire::jingle::{Jingle, Jmi};
+use offhook::wire::ns;
+use offhook::wire::rtcp::{self, Packet};
+use offhook::wire::rtp::{self, RtpHeader};
+use offhook::wire::stanza::Stanza;
+use offhook::wire::stream::{StreamHeader, TopLevel};
+use offhook::wire::xml::{Reader, Result, Writer};
+
+/// A target: its name and what it does with the bytes.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target of this package.
+pub const TARGETS: &[Target] = &[
+    ("xml", xml),
+    ("stanza", stanza),
+    ("stream", stream),
+    ("jingle", jingle),
+    ("description", description),
+    ("candidate", candidate),
+    ("rtp", rtp),
+    ("rtcp", rtcp),
+];
+
+/// Everything a framer gives for these pieces.
+fn frames<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<String>, bool) {
+    let mut framer = Framer::new(&XmlLimits::default());
+    let mut all = Vec::new();
+    for piece in pieces {
+        framer.push(piece);
+        loop {
+            match framer.next() {
+                Ok(Some(Frame::Open(text) | Frame::Element(text))) => all.push(text.to_owned()),
+                Ok(Some(Frame::Close)) => all.push(String::new()),
+                Ok(None) => break,
+                Err(_) => return (all, true),
+            }
+        }
+    }
+    (all, false)
+}
+
+/// Frames do not depend on how the bytes are cut; each element is walked to its end.
+pub fn xml(data: &[u8]) {
+    let (whole, fault) = frames(std::iter::once(data));
+    let single = frames(data.chunks(1));
+    let cut = frames(data.chunks(7));
+    assert_eq!((&whole, fault), (&single.0, single.1));
+    assert_eq!((&whole, fault), (&cut.0, cut.1));
+    for text in whole.iter().map(String::as_str).chain(std::str::from_utf8(data)) {
+        if let Ok(mut r) = Reader::new(text, ns::CLIENT, &XmlLimits::default()) {
+            let _ = walk(&mut r, 0);
+            let _ = r.finish();
+        }
+    }
+}
+
+fn walk(r: &mut Reader<'_>, depth: usize) -> Result<()> {
+    let _ = (r.attr("id"), r.lang(), r.tag().ns().len());
+    if depth % 2 == 1 && r.tag().name().len() == 1 {
+        return r.text().map(drop);
+    }
+    r.children(|r| walk(r, depth + 1))
+}
+
+/// Reads, writes, reads and writes: both texts are the same.
+fn settles<T>(data: &[u8], read: impl Fn(&mut Reader<'_>) -> Result<T>, write: impl Fn(&T, &mut Writer<'_>)) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let parse = |text: &str| {
+        // What is written may be longer than what was read, by its escapes and namespaces.
+        let limits = XmlLimits { stanza_bytes: 16 << 20, ..XmlLimits::default() };
+        let mut r = Reader::new(text, ns::CLIENT, &limits)?;
+        let value = read(&mut r)?;
+        r.finish()?;
+        Ok::<T, offhook::fault::Malformed>(value)
+    };
+    let Ok(value) = parse(text) else { return };
+    let written = |value: &T| {
+        let mut out = String::new();
+        write(value, &mut Writer::new(&mut out));
+        out
+    };
+    let once = written(&value);
+    match parse(&once) {
+        Ok(again) => assert_eq!(written(&again), once),
+        Err(fault) => panic!("{fault} in what was written: {once}"),
+    }
+}
+
+/// `<jingle/>` and the elements of XEP-0353.
+pub fn jingle(data: &[u8]) {
+    settles(data, Jingle::read, Jingle::write);
+    settles(data, Jmi::read, Jmi::write);
+}
+
+/// `<description/>` and the payloads of a session-info.
+pub fn description(data: &[u8]) {
+    settles(data, Description::read, Description::write);
+    settles(data, Info::read, Info::write);
+}
+
+/// `<transport/>`.
+pub fn candidate(data: &[u8]) {
+    settles(data, Transport::read, Transport::write);
+}
+
+/// Whole stanzas; a refused one may be answered.
+pub fn stanza(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let limits = XmlLimits { stanza_bytes: 16 << 20, ..XmlLimits::default() };
+    let written = |value: &Stanza| {
+        let mut out = String::new();
+        value.write(&mut Writer::new(&mut out));
+        out
+    };
+    match Stanza::parse(text, ns::CLIENT, &limits) {
+        Ok(value) => {
+            let once = written(&value);
+            match Stanza::parse(&once, ns::CLIENT, &limits) {
+                Ok(again) => assert_eq!(written(&again), once),
+                Err(fault) => panic!("{fault:?} in what was written: {once}"),
+            }
+        }
+        Err(fault) => {
+            if let Some(answer) = fault.answer() {
+                let once = written(&Stanza::Iq(answer));
+                assert!(Stanza::parse(&once, ns::CLIENT, &limits).is_ok(), "{once}");
+            }
+        }
+    }
+}
+
+/// A stream from its first byte: header, then children in the header's namespaces.
+pub fn stream(data: &[u8]) {
+    let limits = XmlLimits::default();
+    let mut framer = Framer::new(&limits);
+    framer.push(data);
+    let mut scope = None;
+    while let Ok(Some(frame)) = framer.next() {
+        match frame {
+            Frame::Open(text) => match StreamHeader::parse(text, &limits) {
+                Ok((_, found)) => scope = Some(found),
+                Err(_) => return,
+            },
+            Frame::Element(text) => {
+                let Some(scope) = &scope else { return };
+                if let Ok(TopLevel::Stream(element)) = TopLevel::parse(text, scope, &limits) {
+                    element.write(&mut Writer::new(&mut String::new()));
+                }
+            }
+            Frame::Close => {}
+        }
+    }
+}
+
+/// A datagram taken for RTP.
+pub fn rtp(data: &[u8]) {
+    let _ = rtp::demux(data);
+    for extension in rtp::extensions(data) {
+        let _ = (extension.mid(), extension.audio_level());
+    }
+    if let Ok((header, payload)) = RtpHeader::parse(data) {
+        assert!(data.get(payload).is_some());
+        let mut out = Vec::new();
+        header.write(&mut out);
+        assert_eq!(RtpHeader::parse(&out).map(|(h, _)| h), Ok(header));
+    }
+}
+
+/// A datagram taken for compound RTCP.
+pub fn rtcp(data: &[u8]) {
+    for packet in rtcp::packets(data).flatten() {
+        let _ = (packet.nacked().count(), packet.is_picture_loss());
+        match packet {
+            Packet::Report { ssrc, sender, blocks } => {
+                let blocks: Vec<_> = blocks.iter().collect();
+                let mut out = Vec::new();
+                rtcp::write_report(ssrc, sender.as_ref(), &blocks, &mut out);
+                assert_eq!(rtcp::packets(&out).filter(Result::is_ok).count(), 1);
+            }
+            Packet::Description(items) => {
+                let _ = items.count();
+            }
+            Packet::Bye { sources, reason: _ } => {
+                let _ = sources.iter().count();
+            }
+            Packet::Feedback { .. } | Packet::Other { .. } => {}
+        }
+    }
+}
