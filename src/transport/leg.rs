@@ -409,6 +409,10 @@ impl Leg {
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         let own = self.transmits.pop_front();
+        if own.is_none() {
+            // Set-up needs the room once; thousands of idle legs do not.
+            self.transmits.shrink_to_fit();
+        }
         match &mut self.way {
             Way::Ice { gatherer, .. } => own.or_else(|| gatherer.poll_transmit()),
             Way::Plain { .. } => own,
@@ -417,7 +421,11 @@ impl Leg {
 
     /// The next thing that happened.
     pub fn poll_event(&mut self) -> Option<LegEvent> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if event.is_none() {
+            self.events.shrink_to_fit();
+        }
+        event
     }
 
     /// When `handle_timeout` is wanted, and what for.
