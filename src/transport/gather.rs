@@ -3,11 +3,25 @@
 
 use crate::config::Secret;
 use crate::transport::path::Transmit;
-use crate::transport::stun::{ServerFault, StunTimers};
+use crate::transport::stun::{Binding, ServerFault, StunTimers, is_sendable};
+use crate::transport::turn::{Allocation, AllocationEvent, AllocationTimer, Unwrapped, Wrapped};
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::time::{Duration, Instant};
+
+/// Servers used of those given: more only delay the end of gathering.
+const MAX_SERVERS: usize = 4;
+/// Bound addresses used; a machine with more has virtual ones.
+const MAX_SOCKETS: usize = 16;
+/// Allocations of one leg: servers count them against the user's quota.
+const MAX_RELAYS: usize = 8;
+/// A relay that forgot us is asked again so often, for each socket and server.
+const MAX_REVIVALS: u8 = 3;
+/// RFC 8445 §14.2: no agent starts transactions faster.
+const MIN_PACE: Duration = Duration::from_millis(5);
 
 /// What a server is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,38 +145,155 @@ pub enum GatherTimer {
 }
 
 /// Gathers candidates over the sockets of one leg and carries packets through its relays.
+///
+/// ```text
+///  handle_sockets ─▶ Host …            (at once; none when relay_only)
+///        └─▶ waiting ─ every Ta ─▶ Binding ─▶ ServerReflexive        all decided ─▶ Complete
+///                             └──▶ Allocation ─▶ Relayed, ServerReflexive ─▶ … RelayLost ─ 437 ─▶ Allocation
+/// ```
 #[derive(Debug)]
 pub struct Gatherer {
     policy: GatherPolicy,
-    servers: Vec<IceServer>,
+    rng: ChaCha20Rng,
+    servers: Vec<Server>,
     sockets: Vec<SocketAddr>,
+    waiting: VecDeque<Start>,
+    next_start: Option<Instant>,
+    bindings: Vec<Binding>,
+    relays: Vec<Relay>,
+    reflexive: Vec<(SocketAddr, SocketAddr)>,
     events: VecDeque<GatherEvent>,
-    transmits: VecDeque<Transmit>,
+    progress: Progress,
+}
+
+/// Whether `Complete` is owed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Idle,
+    Gathering,
+    Complete,
+    Closed,
+}
+
+#[derive(Debug)]
+struct Server {
+    config: IceServer,
+    verdict: Verdict,
+}
+
+/// What is known of a server over all sockets.
+#[derive(Debug)]
+enum Verdict {
+    Open(Option<ServerFault>),
+    Useful,
+    Reported,
+}
+
+/// A transaction that waits for its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Start {
+    local: SocketAddr,
+    server: SocketAddr,
+    kind: IceServerKind,
+    revivals: u8,
+}
+
+#[derive(Debug)]
+struct Relay {
+    allocation: Allocation,
+    revivals: u8,
 }
 
 impl Gatherer {
     /// A gatherer that does nothing until it is given sockets. At most four servers are used, in the order given.
     #[must_use]
-    pub fn new(_seed: [u8; 32], servers: Vec<IceServer>, policy: GatherPolicy) -> Self {
-        Self { policy, servers, sockets: Vec::new(), events: VecDeque::new(), transmits: VecDeque::new() }
+    pub fn new(seed: [u8; 32], servers: Vec<IceServer>, policy: GatherPolicy) -> Self {
+        let mut used: Vec<Server> = Vec::new();
+        for config in servers {
+            let known = used.iter().any(|it| it.config.addr == config.addr && it.config.kind == config.kind);
+            // J176-24: with relay_only no address is shown to a mere STUN server.
+            let wanted = !policy.relay_only || config.kind == IceServerKind::Turn;
+            if used.len() < MAX_SERVERS && !known && wanted && is_sendable(config.addr) {
+                used.push(Server { config, verdict: Verdict::Open(None) });
+            }
+        }
+        Self {
+            policy,
+            rng: ChaCha20Rng::from_seed(seed),
+            servers: used,
+            sockets: Vec::new(),
+            waiting: VecDeque::new(),
+            next_start: None,
+            bindings: Vec::new(),
+            relays: Vec::new(),
+            reflexive: Vec::new(),
+            events: VecDeque::new(),
+            progress: Progress::Idle,
+        }
     }
 
-    /// The sockets that the shell has bound; may be called again with new ones after a network change.
-    pub fn handle_sockets(&mut self, _now: Instant, bound: &[SocketAddr]) {
-        for addr in bound {
-            if !self.sockets.contains(addr) {
-                self.sockets.push(*addr);
-                if !self.policy.relay_only {
-                    self.events.push_back(GatherEvent::Host { addr: *addr });
+    /// The sockets that the shell has bound; may be called again with new ones after a network change, and then ends
+    /// with another `Complete`.
+    pub fn handle_sockets(&mut self, now: Instant, bound: &[SocketAddr]) {
+        if self.progress == Progress::Closed {
+            return;
+        }
+        let fresh: Vec<SocketAddr> =
+            bound.iter().copied().filter(|it| self.is_candidate(*it) && !self.sockets.contains(it)).collect();
+        for local in interleave(&fresh) {
+            if self.sockets.len() >= MAX_SOCKETS || self.sockets.contains(&local) {
+                continue;
+            }
+            self.sockets.push(local);
+            // J176-24
+            if !self.policy.relay_only {
+                self.events.push_back(GatherEvent::Host { addr: local });
+            }
+            for server in &self.servers {
+                if reaches(local, server.config.addr) {
+                    let (server, kind) = (server.config.addr, server.config.kind);
+                    self.waiting.push_back(Start { local, server, kind, revivals: 0 });
                 }
             }
         }
-        self.events.push_back(GatherEvent::Complete);
+        self.progress = Progress::Gathering;
+        self.settle(now);
     }
 
     /// A datagram from any of the sockets. Anything that the network can send is safe here.
-    pub fn handle_datagram(&mut self, _now: Instant, _local: SocketAddr, source: SocketAddr, _bytes: &[u8]) -> Routed {
-        if self.servers.iter().any(|server| server.addr == source) { Routed::Consumed } else { Routed::NotOurs }
+    ///
+    /// Drain `poll_event` and `poll_transmit` after `Consumed`.
+    pub fn handle_datagram(&mut self, now: Instant, local: SocketAddr, source: SocketAddr, bytes: &[u8]) -> Routed {
+        if !self.servers.iter().any(|server| server.config.addr == source) {
+            // J176-24: an answer to a stranger would show the address that relay_only hides.
+            return if self.policy.relay_only { Routed::Consumed } else { Routed::NotOurs };
+        }
+        let binding = self.bindings.iter_mut().find(|it| it.local() == local && it.server() == source);
+        if binding.is_some_and(|it| it.handle_input(now, bytes)) {
+            self.settle(now);
+            return Routed::Consumed;
+        }
+        for relay in &mut self.relays {
+            let allocation = &mut relay.allocation;
+            if allocation.local() != local || allocation.server() != source {
+                continue;
+            }
+            match allocation.handle_input(now, bytes) {
+                Unwrapped::Data { peer, payload } => {
+                    return match allocation.relayed() {
+                        Some(relayed) => Routed::Relayed { local: relayed, source: peer, payload },
+                        None => Routed::Consumed,
+                    };
+                }
+                Unwrapped::Answer => {
+                    self.settle(now);
+                    return Routed::Consumed;
+                }
+                Unwrapped::Ignored => {}
+            }
+        }
+        // Late repetitions of answers; no peer is ever looked for at the address of a server.
+        Routed::Consumed
     }
 
     /// Puts `payload` on the way from `from` (a bound or a relayed address) to `to`.
@@ -171,29 +302,71 @@ impl Gatherer {
     /// such path, or the datagram stands in `poll_transmit`, behind the request that opens the relay for this peer.
     pub fn route(
         &mut self,
-        _now: Instant,
+        now: Instant,
         from: SocketAddr,
         to: SocketAddr,
         payload: &[u8],
         out: &mut Vec<u8>,
     ) -> Option<(SocketAddr, SocketAddr)> {
         out.clear();
-        if !self.sockets.contains(&from) || self.policy.relay_only {
-            return None;
+        if self.sockets.contains(&from) {
+            // J176-24: no datagram to a peer except through a relay. Nobody is reached at the address of a server.
+            let to_server = self.servers.iter().any(|it| it.config.addr == to);
+            if self.policy.relay_only || to_server || !is_sendable(to) {
+                return None;
+            }
+            out.extend_from_slice(payload);
+            return Some((from, to));
         }
-        out.extend_from_slice(payload);
-        Some((from, to))
+        let relay = self.relays.iter_mut().find(|it| it.allocation.relayed() == Some(from))?;
+        match relay.allocation.wrap(now, to, payload, out) {
+            Wrapped::Ready => Some((relay.allocation.local(), relay.allocation.server())),
+            Wrapped::Queued | Wrapped::Refused => None,
+        }
     }
 
-    /// Gives every allocation back to its server (Refresh with lifetime 0). Drain `poll_transmit` once more.
-    pub fn close(&mut self, _now: Instant) {}
+    /// Asks every relay now whether it still carries us: for a path that is suspected dead. One that forgot us is
+    /// reported as `RelayLost` and asked for a new address, which comes as `Relayed`.
+    pub fn probe(&mut self, now: Instant) {
+        for relay in &mut self.relays {
+            relay.allocation.probe(now);
+        }
+    }
+
+    /// Gives every allocation back to its server (Refresh with lifetime 0). Drain `poll_transmit` once more; who wants
+    /// to see it done goes on until `is_closed`.
+    pub fn close(&mut self, now: Instant) {
+        self.progress = Progress::Closed;
+        self.waiting.clear();
+        self.bindings.clear();
+        for relay in &mut self.relays {
+            relay.allocation.close(now);
+        }
+        self.settle(now);
+        self.events.clear();
+    }
+
+    /// True after `close` when every server has answered or was silent too long.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.progress == Progress::Closed && self.relays.is_empty()
+    }
 
     /// Time has come to `now`.
-    pub fn handle_timeout(&mut self, _now: Instant) {}
+    pub fn handle_timeout(&mut self, now: Instant) {
+        for binding in &mut self.bindings {
+            binding.handle_timeout(now);
+        }
+        for relay in &mut self.relays {
+            relay.allocation.handle_timeout(now);
+        }
+        self.settle(now);
+    }
 
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.transmits.pop_front()
+        let from_bindings = self.bindings.iter_mut().find_map(Binding::poll_transmit);
+        from_bindings.or_else(|| self.relays.iter_mut().find_map(|it| it.allocation.poll_transmit()))
     }
 
     /// The next thing found out.
@@ -204,6 +377,178 @@ impl Gatherer {
     /// When `handle_timeout` is wanted.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<(Instant, GatherTimer)> {
-        None
+        let pace = if self.waiting.is_empty() { None } else { self.next_start.map(|at| (at, GatherTimer::Pace)) };
+        let bindings = self.bindings.iter().filter_map(Binding::poll_timeout).map(|at| (at, GatherTimer::Retransmit));
+        let relays = self.relays.iter().filter_map(|it| it.allocation.poll_timeout()).map(|(at, why)| match why {
+            AllocationTimer::Retransmit => (at, GatherTimer::Retransmit),
+            AllocationTimer::Refresh
+            | AllocationTimer::Permission
+            | AllocationTimer::Channel
+            | AllocationTimer::Keepalive => (at, GatherTimer::Refresh),
+        });
+        pace.into_iter().chain(bindings).chain(relays).min()
+    }
+
+    /// Starts what may start, collects what was found out, and says when all is decided.
+    fn settle(&mut self, now: Instant) {
+        self.start(now);
+        self.collect_bindings();
+        self.collect_relays();
+        if self.progress != Progress::Gathering {
+            return;
+        }
+        let asking = !self.waiting.is_empty()
+            || !self.bindings.is_empty()
+            || self.relays.iter().any(|it| it.allocation.is_asking());
+        if asking {
+            return;
+        }
+        for server in &mut self.servers {
+            if let Verdict::Open(why) = &mut server.verdict {
+                let why = why.take().unwrap_or(ServerFault::NoSocket);
+                server.verdict = Verdict::Reported;
+                self.events.push_back(GatherEvent::ServerFailed { server: server.config.addr, why });
+            }
+        }
+        self.progress = Progress::Complete;
+        self.events.push_back(GatherEvent::Complete);
+    }
+
+    fn start(&mut self, now: Instant) {
+        while let Some(start) = self.waiting.front().copied() {
+            if self.next_start.is_some_and(|at| now < at) {
+                return;
+            }
+            self.waiting.pop_front();
+            match start.kind {
+                IceServerKind::Stun => self.bindings.push(Binding::new(
+                    now,
+                    self.policy.timers,
+                    &mut self.rng,
+                    start.local,
+                    start.server,
+                )),
+                IceServerKind::Turn if self.relays.len() >= MAX_RELAYS => continue,
+                IceServerKind::Turn => {
+                    let mut seed = [0; 32];
+                    self.rng.fill_bytes(&mut seed);
+                    let config = self.servers.iter().find(|it| {
+                        it.config.addr == start.server && it.config.kind == IceServerKind::Turn
+                    });
+                    let credentials = config.and_then(|it| it.config.username.clone().zip(it.config.password.clone()));
+                    let path = (start.local, start.server);
+                    let allocation = Allocation::new(now, self.policy.timers, seed, path, credentials);
+                    self.relays.push(Relay { allocation, revivals: start.revivals });
+                }
+            }
+            self.next_start = Some(now + self.policy.pace.max(MIN_PACE));
+        }
+    }
+
+    fn collect_bindings(&mut self) {
+        let mut index = 0;
+        while let Some(binding) = self.bindings.get_mut(index) {
+            let (base, server) = (binding.local(), binding.server());
+            match binding.poll_event() {
+                None if binding.is_asking() => index += 1,
+                None => {
+                    self.bindings.swap_remove(index);
+                }
+                Some(outcome) => {
+                    self.judge(server, IceServerKind::Stun, outcome.as_ref().err().cloned());
+                    if let Ok(addr) = outcome {
+                        self.found_reflexive(addr, base);
+                    }
+                }
+            }
+        }
+    }
+
+    fn collect_relays(&mut self) {
+        let mut index = 0;
+        while let Some(relay) = self.relays.get_mut(index) {
+            let (base, server) = (relay.allocation.local(), relay.allocation.server());
+            let revivals = relay.revivals;
+            match relay.allocation.poll_event() {
+                None if relay.allocation.is_ended() => {
+                    self.relays.swap_remove(index);
+                }
+                None => index += 1,
+                Some(AllocationEvent::Allocated { relayed, mapped }) => {
+                    self.judge(server, IceServerKind::Turn, None);
+                    let mapped = mapped.filter(|_| !self.policy.relay_only);
+                    if let Some(mapped) = mapped {
+                        self.found_reflexive(mapped, base);
+                    }
+                    self.events.push_back(GatherEvent::Relayed { addr: relayed, base, mapped });
+                }
+                Some(AllocationEvent::Failed(why)) => self.judge(server, IceServerKind::Turn, Some(why)),
+                Some(AllocationEvent::Lost { relayed, why }) => {
+                    // The server answers but forgot us (restart, or its clock): a new allocation is worth asking for.
+                    if why == ServerFault::AllocationMismatch && revivals < MAX_REVIVALS {
+                        let kind = IceServerKind::Turn;
+                        self.waiting.push_back(Start { local: base, server, kind, revivals: revivals + 1 });
+                    }
+                    self.events.push_back(GatherEvent::RelayLost { addr: relayed, server, why });
+                }
+                Some(AllocationEvent::Released) => {}
+            }
+        }
+    }
+
+    fn judge(&mut self, server: SocketAddr, kind: IceServerKind, fault: Option<ServerFault>) {
+        let Some(server) = self.servers.iter_mut().find(|it| it.config.addr == server && it.config.kind == kind) else {
+            return;
+        };
+        match (&server.verdict, fault) {
+            (Verdict::Open(_) | Verdict::Reported, None) => server.verdict = Verdict::Useful,
+            (Verdict::Open(_), Some(why)) => server.verdict = Verdict::Open(Some(why)),
+            (Verdict::Useful, _) | (Verdict::Reported, Some(_)) => {}
+        }
+    }
+
+    fn found_reflexive(&mut self, addr: SocketAddr, base: SocketAddr) {
+        // RFC 8445 §5.1.3: a candidate equal to another one with the same base is redundant; with no NAT it is the host.
+        if addr == base || self.reflexive.contains(&(addr, base)) || self.policy.relay_only {
+            return;
+        }
+        self.reflexive.push((addr, base));
+        self.events.push_back(GatherEvent::ServerReflexive { addr, base });
+    }
+
+    /// RFC 8445 §5.1.1.1: which bound addresses are worth telling a peer.
+    fn is_candidate(&self, addr: SocketAddr) -> bool {
+        if !is_sendable(addr) {
+            return false;
+        }
+        match addr.ip() {
+            IpAddr::V4(ip) => self.policy.lab || !ip.is_loopback(),
+            // No IPv4-mapped and no deprecated site-local (fec0::/10) addresses.
+            IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some() || ip.segments()[0] & 0xFFC0 == 0xFEC0 => false,
+            IpAddr::V6(ip) => self.policy.lab || !(ip.is_loopback() || ip.is_unicast_link_local()),
+        }
+    }
+}
+
+/// True if a datagram from this socket can get to this server.
+fn reaches(local: SocketAddr, server: SocketAddr) -> bool {
+    let scope = |addr: SocketAddr| match addr.ip() {
+        IpAddr::V4(ip) => (false, ip.is_loopback(), false),
+        IpAddr::V6(ip) => (true, ip.is_loopback(), ip.is_unicast_link_local()),
+    };
+    scope(local) == scope(server)
+}
+
+/// RFC 8421 §4: families take turns, IPv6 first, so that neither waits behind all of the other.
+fn interleave(addrs: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut v6 = addrs.iter().filter(|it| it.is_ipv6());
+    let mut v4 = addrs.iter().filter(|it| it.is_ipv4());
+    let mut mixed = Vec::with_capacity(addrs.len());
+    loop {
+        let (six, four) = (v6.next(), v4.next());
+        if six.is_none() && four.is_none() {
+            return mixed;
+        }
+        mixed.extend(six.into_iter().chain(four).copied());
     }
 }
