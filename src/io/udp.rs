@@ -1,0 +1,210 @@
+//! The UDP sockets of a leg: one for each address a peer may reach us at, so that every host candidate is a base of
+//! its own. Read RFC 8445 §5.1.1.1 before touching this file.
+
+use crate::transport::path::Transmit;
+use std::io;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::UdpSocket;
+
+/// Bytes of one received datagram at most. Whole DTLS flights of 2 kB arrive in one; what fills the buffer was cut.
+pub const DATAGRAM_BYTES: usize = 8 * 1024;
+/// Sockets of one leg at most; a machine with more addresses has virtual ones.
+const MAX_SOCKETS: usize = 16;
+/// Datagrams taken from one socket in a row before other tasks get their turn.
+const BURST: usize = 64;
+/// Errors in a row after which a socket is given up: its interface is gone.
+const MAX_ERRORS: u32 = 100;
+/// Pause after an error that is not the peer's, so that a broken socket does not spin.
+const ERROR_PAUSE: Duration = Duration::from_millis(10);
+
+/// Which addresses are bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BindPolicy {
+    /// Loopback and IPv6 link-local addresses too: laboratory and tests.
+    pub lab: bool,
+    /// IPv4 addresses are bound.
+    pub ipv4: bool,
+    /// IPv6 addresses are bound.
+    pub ipv6: bool,
+    /// If not empty, only these addresses, whatever else is configured.
+    pub only: Vec<IpAddr>,
+}
+
+impl Default for BindPolicy {
+    fn default() -> Self {
+        Self { lab: false, ipv4: true, ipv6: true, only: Vec::new() }
+    }
+}
+
+impl BindPolicy {
+    fn allows(&self, ip: IpAddr) -> bool {
+        let (family, local) = match ip {
+            IpAddr::V4(ip) => (self.ipv4, ip.is_loopback()),
+            IpAddr::V6(ip) => (self.ipv6, ip.is_loopback() || ip.is_unicast_link_local()),
+        };
+        let asked_for = self.only.is_empty() || self.only.contains(&ip);
+        family && asked_for && (self.lab || !local) && !ip.is_unspecified() && !ip.is_multicast()
+    }
+}
+
+/// A socket and the address that the core knows it by.
+#[derive(Debug, Clone)]
+pub struct BoundSocket {
+    /// The socket; shared by the task that reads and the one that writes.
+    pub socket: Arc<UdpSocket>,
+    /// What it is bound to, with the real port.
+    pub addr: SocketAddr,
+}
+
+/// Binds one UDP socket on a free port of every address of every interface that is up and that `policy` allows.
+///
+/// # Errors
+/// When the interfaces cannot be listed. An address that cannot be bound (just going away, still tentative) is skipped.
+pub async fn bind_sockets(policy: &BindPolicy) -> io::Result<Vec<BoundSocket>> {
+    let mut bound: Vec<BoundSocket> = Vec::new();
+    for interface in if_addrs::get_if_addrs()? {
+        let ip = interface.ip();
+        let known = bound.iter().any(|it| it.addr.ip() == ip);
+        if bound.len() >= MAX_SOCKETS || known || !interface.is_oper_up() && !interface.is_loopback() || !policy.allows(ip)
+        {
+            continue;
+        }
+        let addr = match ip {
+            // A link-local address means nothing without its interface.
+            IpAddr::V6(ip) if ip.is_unicast_link_local() => {
+                SocketAddr::V6(SocketAddrV6::new(ip, 0, 0, interface.index.unwrap_or(0)))
+            }
+            IpAddr::V4(_) | IpAddr::V6(_) => SocketAddr::new(ip, 0),
+        };
+        let Ok(socket) = UdpSocket::bind(addr).await else { continue };
+        // Until the runtime has seen it writable once, `try_send_to` would drop what is sent.
+        socket.writable().await?;
+        let addr = socket.local_addr()?;
+        bound.push(BoundSocket { socket: Arc::new(socket), addr });
+    }
+    Ok(bound)
+}
+
+/// Sends what the core wants sent, from the socket that it names. A full send queue drops it, as the network would.
+///
+/// # Errors
+/// `NotFound` if no socket has that local address; else what the system says (no route, interface gone).
+pub fn send(sockets: &[BoundSocket], transmit: &Transmit) -> io::Result<()> {
+    send_to(sockets, transmit.local, transmit.destination, &transmit.contents)
+}
+
+/// [`send`] without an owned datagram.
+///
+/// # Errors
+/// As [`send`].
+pub fn send_to(sockets: &[BoundSocket], local: SocketAddr, to: SocketAddr, contents: &[u8]) -> io::Result<()> {
+    let bound = sockets.iter().find(|it| it.addr == local).ok_or(io::ErrorKind::NotFound)?;
+    match bound.socket.try_send_to(contents, to) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads datagrams into one buffer and hands each to `deliver(source, bytes)` until that says `Break` or the socket is
+/// beyond use.
+///
+/// # Errors
+/// The last error of a socket that gives nothing else.
+pub async fn receive(
+    socket: &UdpSocket,
+    mut deliver: impl FnMut(SocketAddr, &mut [u8]) -> ControlFlow<()>,
+) -> io::Result<()> {
+    let mut buffer = vec![0; DATAGRAM_BYTES];
+    let mut errors = 0;
+    loop {
+        socket.readable().await?;
+        for _ in 0..BURST {
+            match socket.try_recv_from(&mut buffer) {
+                // A full buffer means a cut datagram: nothing in it can be authentic.
+                Ok((length, _)) if length >= DATAGRAM_BYTES => errors = 0,
+                Ok((length, source)) => {
+                    errors = 0;
+                    let datagram = buffer.get_mut(..length).unwrap_or_default();
+                    if deliver(source, datagram).is_break() {
+                        return Ok(());
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // ICMP errors for what we sent: the peer's affair, seen by ICE as silence.
+                Err(error) if is_icmp(error.kind()) => {}
+                Err(error) => {
+                    errors += 1;
+                    if errors >= MAX_ERRORS {
+                        return Err(error);
+                    }
+                    tokio::time::sleep(ERROR_PAUSE).await;
+                    break;
+                }
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+fn is_icmp(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable};
+    matches!(kind, ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use super::*;
+
+    fn loopback() -> BindPolicy {
+        BindPolicy { lab: true, only: vec!["127.0.0.1".parse().unwrap()], ..BindPolicy::default() }
+    }
+
+    #[tokio::test]
+    async fn loopback_is_bound_only_in_the_laboratory() {
+        let bound = bind_sockets(&BindPolicy::default()).await.unwrap();
+        assert!(bound.iter().all(|it| !it.addr.ip().is_loopback() && it.addr.port() != 0));
+        let bound = bind_sockets(&loopback()).await.unwrap();
+        assert_eq!(bound.len(), 1);
+        assert!(bound[0].addr.ip().is_loopback());
+        let outside_lab = BindPolicy { lab: false, ..loopback() };
+        assert!(bind_sockets(&outside_lab).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_family_that_is_switched_off_is_not_bound() {
+        let v4 = BindPolicy { lab: true, ipv6: false, ..BindPolicy::default() };
+        assert!(bind_sockets(&v4).await.unwrap().iter().all(|it| it.addr.is_ipv4()));
+        let v6 = BindPolicy { lab: true, ipv4: false, ..BindPolicy::default() };
+        assert!(bind_sockets(&v6).await.unwrap().iter().all(|it| it.addr.is_ipv6()));
+    }
+
+    #[tokio::test]
+    async fn datagrams_of_every_size_arrive_and_cut_ones_are_dropped() {
+        let bound = bind_sockets(&loopback()).await.unwrap();
+        let sender = bind_sockets(&loopback()).await.unwrap();
+        for length in [0, 1, 1500, 4000, DATAGRAM_BYTES - 1, DATAGRAM_BYTES, 20_000, 3] {
+            let contents = vec![7; length];
+            send(&sender, &Transmit { local: sender[0].addr, destination: bound[0].addr, contents }).unwrap();
+        }
+        let mut lengths = Vec::new();
+        let reading = receive(&bound[0].socket, |source, bytes| {
+            assert_eq!(source, sender[0].addr);
+            lengths.push(bytes.len());
+            if bytes.len() == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        tokio::time::timeout(Duration::from_secs(5), reading).await.expect("datagrams within 5 s").unwrap();
+        assert_eq!(lengths, [0, 1, 1500, 4000, DATAGRAM_BYTES - 1, 3]);
+    }
+
+    #[tokio::test]
+    async fn sending_from_an_address_that_is_not_bound_is_an_error() {
+        let bound = bind_sockets(&loopback()).await.unwrap();
+        let other = "127.0.0.1:1".parse().unwrap();
+        assert_eq!(send_to(&bound, other, other, b"x").unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}
