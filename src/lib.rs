@@ -24,6 +24,8 @@ pub mod wire {
     pub mod candidate;
     pub mod description;
     pub mod disco;
+    pub mod file;
+    pub mod framer;
     pub mod jid;
     pub mod jingle;
     pub mod ns;

@@ -2,6 +2,9 @@
 //! before touching this file.
 
 use super::jid::Jid;
+use super::ns;
+use super::xml::{Reader, Result, Writer, base64, jid};
+use crate::fault::Malformed;
 
 /// `<query xmlns='http://jabber.org/protocol/bytestreams'/>`: a query to a proxy when it holds nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -57,4 +60,108 @@ pub enum Ibb {
         /// Stream id.
         sid: String,
     },
+}
+
+impl Bytestreams {
+    /// Reads the `<query/>` that `r` has just entered.
+    ///
+    /// # Errors
+    /// [`Malformed`] for a `<streamhost-used/>` or `<activate/>` without a JID. A streamhost that cannot be read is
+    /// passed over: others may do.
+    pub fn read(r: &mut Reader<'_>) -> Result<Self> {
+        let mut query = Self {
+            sid: r.attr("sid").map(str::to_owned),
+            dstaddr: r.attr("dstaddr").map(str::to_owned),
+            udp: r.attr("mode") == Some("udp"),
+            ..Self::default()
+        };
+        r.children(|r| {
+            if r.is(ns::BYTESTREAMS, "streamhost") {
+                let port = r.parse("streamhost", "port").map(|p| p.unwrap_or(1080));
+                if let (Ok(Some(jid)), Some(host), Ok(port)) = (jid(r, "streamhost", "jid"), r.attr("host"), port) {
+                    query.streamhosts.push(Streamhost { jid, host: host.to_owned(), port });
+                }
+            } else if r.is(ns::BYTESTREAMS, "streamhost-used") {
+                let used = jid(r, "streamhost-used", "jid")?;
+                query.used =
+                    Some(used.ok_or(Malformed::MissingAttribute { element: "streamhost-used", attribute: "jid" })?);
+            } else if r.is(ns::BYTESTREAMS, "activate") {
+                let target = r.text()?.trim().parse();
+                query.activate = Some(target.map_err(|_| Malformed::BadValue { element: "activate", what: "text" })?);
+            }
+            Ok(())
+        })?;
+        Ok(query)
+    }
+
+    /// Writes the `<query/>` with its namespace.
+    pub fn write(&self, w: &mut Writer<'_>) {
+        w.start_ns("query", ns::BYTESTREAMS).attr_opt("sid", self.sid.as_deref());
+        w.attr_opt("dstaddr", self.dstaddr.as_deref());
+        if self.udp {
+            w.attr("mode", "udp");
+        }
+        for host in &self.streamhosts {
+            w.start("streamhost").attr("jid", host.jid.as_str()).attr("host", &host.host);
+            w.attr_number("port", host.port).end("streamhost");
+        }
+        if let Some(used) = &self.used {
+            w.start("streamhost-used").attr("jid", used.as_str()).end("streamhost-used");
+        }
+        if let Some(target) = &self.activate {
+            w.text_element("activate", target.as_str());
+        }
+        w.end("query");
+    }
+}
+
+impl Ibb {
+    /// Reads the element that `r` has just entered.
+    ///
+    /// # Errors
+    /// [`Malformed`] without sid, with a bad number, with data that is no base64, for an unknown element.
+    pub fn read(r: &mut Reader<'_>) -> Result<Self> {
+        if r.is(ns::IBB, "open") {
+            let sid = r.need("open", "sid")?.to_owned();
+            let block_size: u16 = r
+                .parse("open", "block-size")?
+                .ok_or(Malformed::MissingAttribute { element: "open", attribute: "block-size" })?;
+            if block_size == 0 {
+                return Err(Malformed::BadValue { element: "open", what: "block-size" });
+            }
+            let in_messages = match r.attr("stanza") {
+                None | Some("iq") => false,
+                Some("message") => true,
+                Some(_) => return Err(Malformed::BadValue { element: "open", what: "stanza" }),
+            };
+            Ok(Ibb::Open { sid, block_size, in_messages })
+        } else if r.is(ns::IBB, "data") {
+            let sid = r.need("data", "sid")?.to_owned();
+            let seq =
+                r.parse("data", "seq")?.ok_or(Malformed::MissingAttribute { element: "data", attribute: "seq" })?;
+            let text = r.text()?;
+            let data = base64(&text).ok_or(Malformed::BadValue { element: "data", what: "text" })?;
+            Ok(Ibb::Data { sid, seq, data })
+        } else if r.is(ns::IBB, "close") {
+            Ok(Ibb::Close { sid: r.need("close", "sid")?.to_owned() })
+        } else {
+            Err(Malformed::Unexpected { element: "iq" })
+        }
+    }
+
+    /// Writes the element with its namespace.
+    pub fn write(&self, w: &mut Writer<'_>) {
+        match self {
+            Ibb::Open { sid, block_size, in_messages } => {
+                w.start_ns("open", ns::IBB).attr("sid", sid).attr_number("block-size", block_size);
+                w.attr("stanza", if *in_messages { "message" } else { "iq" }).end("open");
+            }
+            Ibb::Data { sid, seq, data } => {
+                w.start_ns("data", ns::IBB).attr("sid", sid).attr_number("seq", seq).base64(data).end("data");
+            }
+            Ibb::Close { sid } => {
+                w.start_ns("close", ns::IBB).attr("sid", sid).end("close");
+            }
+        }
+    }
 }

@@ -636,3 +636,313 @@ impl IbbTransport {
         w.attr_opt("stanza", self.in_messages.then_some("message")).end("transport");
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use super::*;
+    use crate::config::XmlLimits;
+    use proptest::prelude::*;
+    use proptest::{collection::vec, option, sample::select};
+
+    /// Text with everything the writer escapes.
+    pub(crate) fn text() -> impl Strategy<Value = String> {
+        "[a-zA-Z0-9 &<>'\"\\t\\n\\ré漢😀.:/+=-]{1,12}".prop_map(|s| s)
+    }
+
+    /// Text without white space at its ends.
+    pub(crate) fn token() -> impl Strategy<Value = String> {
+        "[a-zA-Z0-9&<>'\"é漢😀.:/+=-]{1,12}".prop_map(|s| s)
+    }
+
+    pub(crate) fn unknown_ns() -> impl Strategy<Value = String> {
+        "urn:x-[a-z]{1,8}:[0-9]".prop_map(|s| s)
+    }
+
+    pub(crate) fn fingerprint() -> impl Strategy<Value = Fingerprint> {
+        ("[a-z0-9-]{1,8}", vec(any::<u8>(), 1..=64), option::of(select(Setup::ALL)))
+            .prop_map(|(hash, value, setup)| Fingerprint { hash, value, setup })
+    }
+
+    pub(crate) fn candidate() -> impl Strategy<Value = Candidate> {
+        let addr = prop_oneof![
+            any::<IpAddr>().prop_map(CandidateAddr::Ip),
+            "[0-9a-f-]{1,36}\\.local".prop_map(CandidateAddr::Mdns)
+        ];
+        let first = (1..=255u8, text(), any::<u32>(), text(), addr, 1..=65535u16);
+        let second = (
+            1..=u32::MAX,
+            select(CandidateProtocol::ALL),
+            option::of(token()),
+            select(CandidateKind::ALL),
+            option::of(any::<(IpAddr, u16)>()),
+            any::<u32>(),
+        );
+        (first, second).prop_map(|(a, b)| Candidate {
+            component: a.0,
+            foundation: a.1,
+            generation: a.2,
+            id: Some(a.3),
+            addr: a.4,
+            port: a.5,
+            priority: b.0,
+            protocol: b.1,
+            tcptype: b.2.filter(|_| b.1 == CandidateProtocol::Tcp),
+            kind: b.3,
+            related: b.4,
+            network: Some(b.5),
+        })
+    }
+
+    fn ice() -> impl Strategy<Value = IceTransport> {
+        let sctp = (any::<u16>(), token(), option::of(any::<u16>())).prop_map(|(port, protocol, streams)| SctpMap {
+            port,
+            protocol,
+            streams,
+        });
+        (
+            any::<(bool, bool, bool)>(),
+            option::of(text()),
+            option::of(text()),
+            vec(candidate(), 0..5),
+            vec((any::<u8>(), token(), any::<u16>()), 0..3),
+            vec(fingerprint(), 0..3),
+            option::of(sctp),
+        )
+            .prop_map(|(flags, ufrag, pwd, candidates, remote_candidates, fingerprints, sctp)| IceTransport {
+                ice2: flags.0,
+                rfc8445: flags.0 && flags.1,
+                ufrag,
+                pwd,
+                candidates,
+                malformed_candidates: 0,
+                remote_candidates,
+                fingerprints,
+                gathering_complete: flags.2,
+                sctp,
+            })
+    }
+
+    fn raw() -> impl Strategy<Value = RawCandidate> {
+        (1..=255u8, any::<u32>(), text(), any::<IpAddr>(), 1..=65535u16, option::of(select(CandidateKind::ALL)))
+            .prop_map(|(component, generation, id, ip, port, kind)| RawCandidate {
+                component,
+                generation,
+                id,
+                ip,
+                port,
+                kind,
+            })
+    }
+
+    fn s5b() -> impl Strategy<Value = S5bTransport> {
+        let jid = select(vec!["a@b.example/c", "proxy.example", "ö@x.example/ß"]).prop_map(|j| j.parse().unwrap());
+        let candidate = (text(), text(), jid, any::<u16>(), any::<u32>(), select(S5bKind::ALL))
+            .prop_map(|(cid, host, jid, port, priority, kind)| S5bCandidate { cid, host, jid, port, priority, kind });
+        (
+            text(),
+            option::of(text()),
+            any::<(bool, bool, bool)>(),
+            vec(candidate, 0..4),
+            option::of(text()),
+            option::of(text()),
+        )
+            .prop_map(|(sid, dstaddr, flags, candidates, candidate_used, activated)| S5bTransport {
+                sid,
+                dstaddr,
+                udp: flags.0,
+                candidates,
+                malformed_candidates: 0,
+                candidate_used,
+                candidate_error: flags.1,
+                activated,
+                proxy_error: flags.2,
+            })
+    }
+
+    pub(crate) fn transport() -> impl Strategy<Value = Transport> {
+        prop_oneof![
+            4 => ice().prop_map(|t| Transport::Ice(Box::new(t))),
+            1 => vec(raw(), 0..3).prop_map(Transport::RawUdp),
+            1 => s5b().prop_map(|t| Transport::S5b(Box::new(t))),
+            1 => (1..=65535u16, text(), any::<bool>())
+                .prop_map(|(block_size, sid, in_messages)| Transport::Ibb(IbbTransport { block_size, sid, in_messages })),
+            1 => unknown_ns().prop_map(|ns| Transport::Unknown { ns }),
+        ]
+    }
+
+    fn read(xml: &str) -> Result<Transport> {
+        let mut r = Reader::new(xml, ns::CLIENT, &XmlLimits::default())?;
+        let transport = Transport::read(&mut r)?;
+        r.finish()?;
+        Ok(transport)
+    }
+
+    fn read_ice(children: &str) -> Result<IceTransport> {
+        match read(&format!("<transport xmlns='{}' ufrag='8hhy'>{children}</transport>", ns::ICE_UDP))? {
+            Transport::Ice(ice) => Ok(*ice),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_as_the_same_transport(x in transport()) {
+            let mut out = String::new();
+            x.write(&mut Writer::new(&mut out));
+            prop_assert_eq!(read(&out).unwrap(), x, "{}", out);
+        }
+
+        #[test]
+        fn whatever_the_attributes_hold_a_candidate_never_panics(
+            values in vec(".{0,12}", 8), names in vec(select(vec![
+                "component", "foundation", "generation", "id", "ip", "network", "port", "priority", "protocol",
+                "rel-addr", "rel-port", "type", "tcptype"]), 8),
+        ) {
+            let mut seen = std::collections::BTreeSet::new();
+            let mut out = String::new();
+            let mut w = Writer::new(&mut out);
+            w.start_ns("transport", ns::ICE_UDP).start("candidate");
+            for (name, value) in names.iter().zip(&values).filter(|(n, _)| seen.insert(**n)) {
+                w.attr(name, value);
+            }
+            w.end("candidate").end("transport");
+            read(&out).unwrap();
+        }
+    }
+
+    const GOOD: &str = "<candidate component='1' foundation='1' generation='0' id='a' ip='10.0.1.1' network='1' \
+                        port='8998' priority='2130706431' protocol='udp' type='host'/>";
+
+    #[test]
+    fn a_priority_above_32_bits_loses_that_candidate_only_j176_04() {
+        let bad = GOOD.replace("2130706431", "21149780477");
+        let ice = read_ice(&format!("{bad}{GOOD}{}", GOOD.replace("2130706431", "0"))).unwrap();
+        assert_eq!((ice.candidates.len(), ice.malformed_candidates), (1, 2));
+    }
+
+    #[test]
+    fn what_real_peers_leave_out_of_a_candidate_has_a_default() {
+        let ice = read_ice(
+            "<candidate foundation='1' ip='6b0f.local' port='9' priority='5' protocol='UDP' type='host' \
+             rel-addr='0.0.0.0' rel-port='0'/>",
+        )
+        .unwrap();
+        let c = &ice.candidates[0];
+        assert_eq!((c.component, c.generation, c.network, c.id.as_deref()), (1, 0, None, None));
+        assert_eq!(c.addr, CandidateAddr::Mdns("6b0f.local".into()));
+        let mut out = String::new();
+        c.write(&mut Writer::new(&mut out));
+        for attribute in ["id='c1-5-9'", "network='0'", "generation='0'", "component='1'"] {
+            assert!(out.contains(attribute), "{out}");
+        }
+        assert_eq!((ice.ufrag.as_deref(), ice.pwd, ice.candidates.len()), (Some("8hhy"), None, 1));
+    }
+
+    #[test]
+    fn a_tcp_candidate_inside_ice_udp_stays_typed() {
+        let ice = read_ice(
+            "<candidate component='1' foundation='3' ip='10.0.0.1' port='9' priority='5' protocol='tcp' \
+             tcptype='active' type='host'/>",
+        )
+        .unwrap();
+        assert_eq!(ice.candidates[0].protocol, CandidateProtocol::Tcp);
+        assert_eq!(ice.candidates[0].tcptype.as_deref(), Some("active"));
+    }
+
+    #[test]
+    fn candidates_that_cannot_be_used_are_counted() {
+        let mut all = String::new();
+        for (from, to) in [
+            ("ip='10.0.1.1'", "ip='host.example'"),
+            ("port='8998'", "port='0'"),
+            ("port='8998'", "port='65536'"),
+            ("component='1'", "component='0'"),
+            ("component='1'", "component='256'"),
+            ("protocol='udp'", "protocol='ssltcp'"),
+            ("type='host'", ""),
+            ("type='host'", "type='local'"),
+            ("generation='0'", "generation='-1'"),
+            ("priority='2130706431'", ""),
+        ] {
+            all.push_str(&GOOD.replace(from, to));
+        }
+        let ice = read_ice(&all).unwrap();
+        assert_eq!((ice.candidates.len(), ice.malformed_candidates), (0, 10));
+        let ice = read_ice(&GOOD.repeat(wire::CANDIDATES + 3)).unwrap();
+        assert_eq!((ice.candidates.len(), ice.malformed_candidates), (wire::CANDIDATES, 3));
+    }
+
+    #[test]
+    fn white_space_round_and_inside_a_fingerprint_is_stripped_j320_01() {
+        let ice = read_ice(
+            "<fingerprint xmlns='urn:xmpp:jingle:apps:dtls:0' hash='SHA-256'>\n  02:1a:CC:\n 54 </fingerprint>",
+        )
+        .unwrap();
+        assert_eq!(
+            ice.fingerprints,
+            [Fingerprint { hash: "sha-256".into(), value: vec![2, 0x1A, 0xCC, 0x54], setup: None }]
+        );
+    }
+
+    #[test]
+    fn a_fingerprint_that_cannot_be_read_is_never_passed_over() {
+        for bad in [
+            "<fingerprint hash='sha-256' setup='actpass'></fingerprint>",
+            "<fingerprint hash='sha-256' setup='actpass'>02:1</fingerprint>",
+            "<fingerprint hash='sha-256' setup='actpass'>0 2</fingerprint>",
+            "<fingerprint hash='sha-256' setup='actpass'>zz</fingerprint>",
+            "<fingerprint hash='sha-256' setup='both'>02</fingerprint>",
+            "<fingerprint setup='actpass'>02</fingerprint>",
+        ] {
+            assert!(read_ice(bad).is_err(), "{bad}");
+        }
+        assert!(read_ice(&format!("<fingerprint hash='x'>{}</fingerprint>", "00:".repeat(65))).is_err());
+    }
+
+    #[test]
+    fn sctpmap_is_read_by_number_and_port_and_written_by_port() {
+        for xml in ["number='5001'", "port='5001'", "number='7' port='5001'"] {
+            let xml = format!("<sctpmap xmlns='{}' {xml} streams='1024'/>", ns::SCTP_MAP);
+            let sctp = read_ice(&xml).unwrap().sctp.unwrap();
+            assert_eq!((sctp.port, sctp.streams, sctp.protocol.as_str()), (5001, Some(1024), "webrtc-datachannel"));
+            let mut out = String::new();
+            sctp.write(&mut Writer::new(&mut out));
+            assert!(out.contains(" port='5001'") && !out.contains("number"), "{out}");
+        }
+        assert!(read_ice("<sctpmap port='70000'/>").is_err());
+    }
+
+    #[test]
+    fn an_empty_transport_and_an_end_of_candidates_are_fine() {
+        assert_eq!(read_ice("").unwrap().candidates, []);
+        assert!(read_ice("<gathering-complete/>").unwrap().gathering_complete);
+        let Transport::Ice(ice) = read("<transport xmlns='urn:xmpp:jingle:transports:ice:0' ice2='true'/>").unwrap()
+        else {
+            panic!("not ICE")
+        };
+        assert!(ice.ice2 && ice.rfc8445);
+    }
+
+    #[test]
+    fn a_raw_udp_candidate_without_component_is_component_1_j177_01() {
+        let xml = "<transport xmlns='urn:xmpp:jingle:transports:raw-udp:1'>\
+                   <candidate generation='0' id='x' ip='10.1.1.104' port='13540'/><candidate id='y'/></transport>";
+        let Transport::RawUdp(raw) = read(xml).unwrap() else { panic!("not raw") };
+        assert_eq!((raw.len(), raw[0].component, raw[0].port), (1, 1, 13540));
+    }
+
+    #[test]
+    fn streams_without_their_required_parts_are_malformed() {
+        assert!(read("<transport xmlns='urn:xmpp:jingle:transports:s5b:1'/>").is_err());
+        for bad in ["sid='a'", "sid='a' block-size='0'", "sid='a' block-size='65536'", "block-size='4096'"] {
+            assert!(read(&format!("<transport xmlns='urn:xmpp:jingle:transports:ibb:1' {bad}/>")).is_err(), "{bad}");
+        }
+        let xml = "<transport xmlns='urn:xmpp:jingle:transports:s5b:1' sid='s'>\
+                   <candidate cid='c' host='h' jid='a@b' priority='1'/><candidate cid='d' host='h' priority='1'/>\
+                   </transport>";
+        let Transport::S5b(s5b) = read(xml).unwrap() else { panic!("not s5b") };
+        assert_eq!((s5b.candidates[0].port, s5b.candidates[0].kind), (1080, S5bKind::Direct));
+        assert_eq!((s5b.candidates.len(), s5b.malformed_candidates), (1, 1));
+    }
+}

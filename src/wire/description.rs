@@ -1,13 +1,14 @@
 //! What is exchanged: RTP (XEP-0167 1.2.3, 0293 1.0.2, 0294 1.1.2, 0339 1.0.1) and files (XEP-0234 0.19.1).
 //! Read XEP-0167 §4 and §8 before touching this file.
 
+use super::file::{FileVerb, read_file};
 use super::jingle::{Creator, Senders, read_creator, read_senders};
 use super::ns;
 use super::xml::{Reader, Result, Writer};
 use crate::config::wire;
 use crate::fault::{Malformed, names};
-use base64::Engine as _;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
+
+pub use super::file::{FileDescription, FileErrorCondition, FileHash, FileRange, HashAlgo};
 
 /// The application half of a content.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,13 +22,6 @@ pub enum Description {
         /// Its namespace.
         ns: String,
     },
-}
-
-/// What `<offer/>` and `<request/>` of file-transfer:3 say; later versions say it by `senders`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FileVerb {
-    Offer,
-    Request,
 }
 
 impl Description {
@@ -44,7 +38,7 @@ impl Description {
             ns::RTP => Ok((Self::Rtp(Box::new(RtpDescription::read(r)?)), None)),
             // J234-20: :4 and :3 are read, never written.
             ns::FILE | ns::FILE_4 | ns::FILE_3 => {
-                let (file, verb) = read_file(r, "description")?;
+                let (file, verb) = read_file(r)?;
                 Ok((Self::File(Box::new(file)), verb))
             }
             other => Ok((Self::Unknown { ns: other.to_owned() }, None)),
@@ -67,30 +61,6 @@ impl Description {
     }
 }
 
-/// Finds the `<file/>` inside the element just entered, below `<offer/>` or `<request/>` too.
-fn read_file(r: &mut Reader<'_>, element: &'static str) -> Result<(FileDescription, Option<FileVerb>)> {
-    let (mut file, mut verb) = (None, None);
-    r.children(|r| {
-        let found = match r.tag().name() {
-            "file" if file.is_none() => {
-                file = Some(FileDescription::read(r)?);
-                return Ok(());
-            }
-            "offer" => FileVerb::Offer,
-            "request" => FileVerb::Request,
-            _ => return Ok(()),
-        };
-        r.children(|r| {
-            if r.tag().name() == "file" && file.is_none() {
-                file = Some(FileDescription::read(r)?);
-                verb = Some(found);
-            }
-            Ok(())
-        })
-    })?;
-    Ok((file.ok_or(Malformed::MissingChild { element, child: "file" })?, verb))
-}
-
 /// True for children of a description that a peer has put into the description's own or no namespace (complaint 16).
 fn near(r: &Reader<'_>, ns: &str) -> bool {
     let found = r.tag().ns();
@@ -98,7 +68,11 @@ fn near(r: &Reader<'_>, ns: &str) -> bool {
 }
 
 /// A number of the element just entered; blank is absent.
-fn number<T: std::str::FromStr>(r: &Reader<'_>, element: &'static str, what: &'static str) -> Result<Option<T>> {
+pub(super) fn number<T: std::str::FromStr>(
+    r: &Reader<'_>,
+    element: &'static str,
+    what: &'static str,
+) -> Result<Option<T>> {
     match r.attr(what).map(str::trim) {
         None | Some("") => Ok(None),
         Some(v) => v.parse().map(Some).map_err(|_| Malformed::BadValue { element, what }),
@@ -109,7 +83,7 @@ fn text_of(r: &Reader<'_>, name: &str) -> Option<String> {
     r.attr(name).filter(|v| !v.is_empty()).map(str::to_owned)
 }
 
-fn keep<T>(list: &mut Vec<T>, item: Option<T>) {
+pub(super) fn keep<T>(list: &mut Vec<T>, item: Option<T>) {
     if list.len() < wire::PARTS {
         list.extend(item);
     }
@@ -583,7 +557,7 @@ impl Info {
                 "checksum" => {
                     let creator = read_creator(r, "checksum")?;
                     let content = r.need("checksum", "name")?.to_owned();
-                    Some(Self::Checksum(creator, content, Box::new(read_file(r, "checksum")?.0)))
+                    Some(Self::Checksum(creator, content, Box::new(read_file(r)?.0)))
                 }
                 _ => None,
             },
@@ -655,203 +629,274 @@ impl RtpErrorCondition {
     }
 }
 
-names! {
-    /// Details of a failed-application or media-error, XEP-0234 §9.
-    pub enum FileErrorCondition { FileNotAvailable = "file-not-available", FileTooLarge = "file-too-large" }
-}
+#[cfg(test)]
+pub(crate) mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use super::super::candidate::tests::{text, token, unknown_ns};
+    use super::*;
+    use crate::config::XmlLimits;
+    use proptest::prelude::*;
+    use proptest::{collection::vec, option, sample::select};
 
-impl FileErrorCondition {
-    /// As the detail of a [`super::jingle::Reason`].
-    #[must_use]
-    pub fn detail(self) -> (String, String) {
-        (ns::FILE_ERRORS.to_owned(), self.as_str().to_owned())
-    }
-}
-
-names! {
-    /// Hash functions of XEP-0300.
-    pub enum HashAlgo {
-        Sha1 = "sha-1", Sha224 = "sha-224", Sha256 = "sha-256", Sha384 = "sha-384", Sha512 = "sha-512",
-        Sha3_256 = "sha3-256", Sha3_512 = "sha3-512", Blake2b256 = "blake2b-256", Blake2b512 = "blake2b-512",
-    }
-}
-
-impl HashAlgo {
-    /// Bytes of the digest.
-    #[must_use]
-    pub const fn digest_bytes(self) -> usize {
-        match self {
-            Self::Sha1 => 20,
-            Self::Sha224 => 28,
-            Self::Sha256 | Self::Sha3_256 | Self::Blake2b256 => 32,
-            Self::Sha384 => 48,
-            Self::Sha512 | Self::Sha3_512 | Self::Blake2b512 => 64,
-        }
-    }
-}
-
-/// A digest and its function; an empty value stands for "will be sent later".
-pub type FileHash = (HashAlgo, Vec<u8>);
-
-/// Base64 of any padding.
-const LENIENT_BASE64: GeneralPurpose = GeneralPurpose::new(
-    &base64::alphabet::STANDARD,
-    GeneralPurposeConfig::new()
-        .with_decode_padding_mode(base64::engine::DecodePaddingMode::Indifferent)
-        .with_decode_allow_trailing_bits(true),
-);
-
-/// Reads the `<hash/>` just entered. `None` for a function that is not known or a value that is no digest of it.
-fn read_hash(r: &mut Reader<'_>) -> Result<Option<FileHash>> {
-    let Some(algo) = r.attr("algo").and_then(HashAlgo::parse) else { return Ok(None) };
-    let text = r.text()?;
-    // No digest is longer than 64 bytes, 128 hex digits.
-    let text: String = text.chars().filter(|c| !c.is_whitespace()).take(129).collect();
-    if text.is_empty() {
-        return Ok(Some((algo, Vec::new())));
-    }
-    // Before XEP-0300 0.3 the value was hex.
-    let value = if text.len() == 2 * algo.digest_bytes() {
-        (0..text.len()).step_by(2).map(|i| text.get(i..i + 2).and_then(|t| u8::from_str_radix(t, 16).ok())).collect()
-    } else {
-        LENIENT_BASE64.decode(&text).ok()
-    };
-    Ok(value.filter(|v: &Vec<u8>| v.len() == algo.digest_bytes()).map(|v| (algo, v)))
-}
-
-fn write_hashes(hashes: &[FileHash], w: &mut Writer<'_>) {
-    for (algo, value) in hashes {
-        w.start_ns("hash", ns::HASHES).attr("algo", algo.as_str());
-        if !value.is_empty() {
-            w.text_number(base64::display::Base64Display::new(value, &STANDARD));
-        }
-        w.end("hash");
-    }
-}
-
-/// XEP-0234 description, one file.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FileDescription {
-    /// Untrusted; may hold anything.
-    pub name: Option<String>,
-    /// Bytes; 0 is a file too.
-    pub size: Option<u64>,
-    /// XEP-0082 text.
-    pub date: Option<String>,
-    /// MIME type.
-    pub media_type: Option<String>,
-    /// For people, in the first language given.
-    pub description: Option<String>,
-    /// Known hashes; an empty value stands for "will be sent later".
-    pub hashes: Vec<FileHash>,
-    /// The hash that a later checksum will carry.
-    pub hash_used: Option<HashAlgo>,
-    /// Asked for or granted.
-    pub range: Option<FileRange>,
-}
-
-impl FileDescription {
-    /// Reads the `<file/>` that `r` has just entered.
-    ///
-    /// # Errors
-    /// [`Malformed`] for a size or range that is no number (J234-07; requirements §M 13: 0 is a size).
-    pub fn read(r: &mut Reader<'_>) -> Result<Self> {
-        let mut file = Self::default();
-        r.children(|r| {
-            let name = r.tag().name();
-            match name {
-                "hash" => {
-                    let hash = read_hash(r)?;
-                    keep(&mut file.hashes, hash);
-                }
-                "hash-used" => file.hash_used = r.attr("algo").and_then(HashAlgo::parse),
-                "range" => file.range = Some(FileRange::read(r)?),
-                "size" => {
-                    let size = r.text()?.trim().parse();
-                    file.size = Some(size.map_err(|_| Malformed::BadValue { element: "file", what: "size" })?);
-                }
-                "name" | "date" | "media-type" | "desc" => {
-                    let text = r.text()?.into_owned();
-                    let slot = match name {
-                        "name" => &mut file.name,
-                        "date" => &mut file.date,
-                        "media-type" => &mut file.media_type,
-                        _ => &mut file.description,
-                    };
-                    slot.get_or_insert(text);
-                }
-                _ => {}
-            }
-            Ok(())
-        })?;
-        Ok(file)
+    fn parameter() -> impl Strategy<Value = Parameter> {
+        (option::of(text()), option::of(text()))
+            .prop_map(|(name, value)| Parameter { name: name.unwrap_or_default(), value })
     }
 
-    /// Writes the `<file/>` in the namespace of its parent.
-    pub fn write(&self, w: &mut Writer<'_>) {
-        w.start("file");
-        for (name, text) in
-            [("date", &self.date), ("desc", &self.description), ("media-type", &self.media_type), ("name", &self.name)]
-        {
-            if let Some(text) = text {
-                w.text_element(name, text);
-            }
-        }
-        if let Some(range) = &self.range {
-            range.write(w);
-        }
-        if let Some(size) = self.size {
-            w.start("size").text_number(size).end("size");
-        }
-        write_hashes(&self.hashes, w);
-        if let Some(algo) = self.hash_used {
-            w.start_ns("hash-used", ns::HASHES).attr("algo", algo.as_str()).end("hash-used");
-        }
-        w.end("file");
-    }
-}
-
-/// XEP-0234 §5 range.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FileRange {
-    /// First byte, 0 if absent.
-    pub offset: u64,
-    /// Bytes, to the end if absent.
-    pub length: Option<u64>,
-    /// Hashes of the range alone, in a checksum (§8.2).
-    pub hashes: Vec<FileHash>,
-}
-
-impl FileRange {
-    fn read(r: &mut Reader<'_>) -> Result<Self> {
-        let mut range = Self {
-            offset: number(r, "range", "offset")?.unwrap_or(0),
-            length: number(r, "range", "length")?,
-            hashes: Vec::new(),
-        };
-        // J234-07: the end of the range is a number too.
-        if range.length.is_some_and(|length| range.offset.checked_add(length).is_none()) {
-            return Err(Malformed::BadValue { element: "range", what: "length" });
-        }
-        r.children(|r| {
-            if r.tag().name() == "hash" {
-                let hash = read_hash(r)?;
-                keep(&mut range.hashes, hash);
-            }
-            Ok(())
-        })?;
-        Ok(range)
+    fn rtcp_fb() -> impl Strategy<Value = RtcpFb> {
+        (text(), option::of(text())).prop_map(|(kind, subtype)| RtcpFb { kind, subtype })
     }
 
-    fn write(&self, w: &mut Writer<'_>) {
-        w.start("range");
-        if self.offset != 0 {
-            w.attr_number("offset", self.offset);
+    fn payload_type() -> impl Strategy<Value = PayloadType> {
+        (
+            (0..=127u8, text(), option::of(any::<u32>()), 1..=255u8),
+            (option::of(any::<u32>()), option::of(any::<u32>()), option::of(any::<u32>())),
+            vec(parameter(), 0..3),
+            vec(rtcp_fb(), 0..3),
+            any::<bool>(),
+        )
+            .prop_map(|(a, b, parameters, rtcp_fb, named)| PayloadType {
+                id: a.0,
+                name: if named || a.0 >= 96 { a.1 } else { String::new() },
+                clock_rate_hz: a.2,
+                channels: a.3,
+                ptime_ms: b.0,
+                maxptime_ms: b.1,
+                parameters,
+                rtcp_fb,
+                rtcp_fb_trr_int_ms: b.2,
+            })
+    }
+
+    pub(crate) fn rtp() -> impl Strategy<Value = RtpDescription> {
+        let crypto = (text(), text(), text(), option::of(text()))
+            .prop_map(|(tag, suite, key_params, session_params)| Crypto { tag, suite, key_params, session_params });
+        let encryption =
+            (any::<bool>(), vec(crypto, 0..3)).prop_map(|(required, cryptos)| Encryption { required, cryptos });
+        let extension = (any::<u16>(), text(), select(Senders::ALL)).prop_map(|(id, uri, senders)| HeaderExtension {
+            id,
+            uri,
+            senders,
+        });
+        let source = (any::<u32>(), vec(parameter(), 0..3)).prop_map(|(ssrc, parameters)| Source { ssrc, parameters });
+        let group =
+            (text(), vec(any::<u32>(), 0..3)).prop_map(|(semantics, sources)| SourceGroup { semantics, sources });
+        (
+            (text(), option::of(any::<u32>()), vec(payload_type(), 0..4), vec((text(), token()), 0..2)),
+            (any::<[bool; 3]>(), option::of(encryption), vec(rtcp_fb(), 0..3), option::of(any::<u32>())),
+            (vec(extension, 0..3), vec(source, 0..3), vec(group, 0..3)),
+        )
+            .prop_map(|(a, b, c)| RtpDescription {
+                media: a.0,
+                ssrc: a.1,
+                payload_types: a.2,
+                bandwidth: a.3,
+                rtcp_mux: b.0[0],
+                rtcp_reduced_size: b.0[1],
+                encryption: b.1,
+                rtcp_fb: b.2,
+                rtcp_fb_trr_int_ms: b.3,
+                header_extensions: c.0,
+                extmap_allow_mixed: b.0[2],
+                sources: c.1,
+                source_groups: c.2,
+            })
+    }
+
+    fn hashes() -> impl Strategy<Value = Vec<FileHash>> {
+        vec(
+            (select(HashAlgo::ALL), any::<[u8; 32]>(), any::<bool>()).prop_map(|(algo, seed, later)| {
+                let value = seed.iter().cycle().copied().take(algo.digest_bytes()).collect();
+                (algo, if later { Vec::new() } else { value })
+            }),
+            0..3,
+        )
+    }
+
+    pub(crate) fn file() -> impl Strategy<Value = FileDescription> {
+        let range = (any::<u32>(), option::of(any::<u32>()), hashes()).prop_map(|(offset, length, hashes)| FileRange {
+            offset: u64::from(offset) << 20,
+            length: length.map(u64::from),
+            hashes,
+        });
+        (
+            option::of(text()),
+            option::of(any::<u64>()),
+            option::of(text()),
+            option::of(text()),
+            option::of(text()),
+            hashes(),
+            option::of(select(HashAlgo::ALL)),
+            option::of(range),
+        )
+            .prop_map(|(name, size, date, media_type, description, hashes, hash_used, range)| {
+                FileDescription { name, size, date, media_type, description, hashes, hash_used, range }
+            })
+    }
+
+    pub(crate) fn description() -> impl Strategy<Value = Description> {
+        prop_oneof![
+            3 => rtp().prop_map(|d| Description::Rtp(Box::new(d))),
+            2 => file().prop_map(|d| Description::File(Box::new(d))),
+            1 => unknown_ns().prop_map(|ns| Description::Unknown { ns }),
+        ]
+    }
+
+    pub(crate) fn info() -> impl Strategy<Value = Info> {
+        let which = || option::of((select(Creator::ALL), text()));
+        prop_oneof![
+            Just(Info::Active),
+            Just(Info::Hold),
+            Just(Info::Unhold),
+            Just(Info::Ringing),
+            which().prop_map(Info::Mute),
+            which().prop_map(Info::Unmute),
+            (select(Creator::ALL), text()).prop_map(|(c, n)| Info::Received(c, n)),
+            (select(Creator::ALL), text(), file()).prop_map(|(c, n, f)| Info::Checksum(c, n, Box::new(f))),
+            select("0123456789*#ABCD".chars().collect::<Vec<_>>()).prop_map(Info::Dtmf),
+            (unknown_ns(), "[a-z]{1,8}").prop_map(|(ns, name)| Info::Unknown { ns, name }),
+        ]
+    }
+
+    fn read(xml: &str) -> Result<Description> {
+        let mut r = Reader::new(xml, ns::CLIENT, &XmlLimits::default())?;
+        let description = Description::read(&mut r)?;
+        r.finish()?;
+        Ok(description)
+    }
+
+    fn read_rtp(children: &str) -> Result<RtpDescription> {
+        match read(&format!("<description xmlns='{}' media='audio'>{children}</description>", ns::RTP))? {
+            Description::Rtp(rtp) => Ok(*rtp),
+            other => panic!("{other:?}"),
         }
-        if let Some(length) = self.length {
-            w.attr_number("length", length);
+    }
+
+    fn read_one_file(version: u8, inside: &str) -> Result<FileDescription> {
+        let xml = format!("<description xmlns='urn:xmpp:jingle:apps:file-transfer:{version}'>{inside}</description>");
+        match read(&xml)? {
+            Description::File(file) => Ok(*file),
+            other => panic!("{other:?}"),
         }
-        write_hashes(&self.hashes, w);
-        w.end("range");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_as_the_same_description(x in description()) {
+            let mut out = String::new();
+            x.write(&mut Writer::new(&mut out));
+            prop_assert_eq!(read(&out).unwrap(), x, "{}", out);
+        }
+
+        #[test]
+        fn what_is_written_reads_as_the_same_info(x in info()) {
+            let mut out = String::new();
+            x.write(&mut Writer::new(&mut out));
+            let mut r = Reader::new(&out, ns::CLIENT, &XmlLimits::default()).unwrap();
+            prop_assert_eq!(Info::read(&mut r).unwrap(), x, "{}", out);
+            r.finish().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_description_without_media_is_malformed_j167_05() {
+        for attribute in ["", " media=''"] {
+            let xml = format!("<description xmlns='urn:xmpp:jingle:apps:rtp:1'{attribute}/>");
+            assert!(read(&xml).is_err(), "{xml}");
+        }
+    }
+
+    #[test]
+    fn a_payload_type_keeps_to_j167_08() {
+        let fine = read_rtp("<payload-type id='0'/><payload-type id='96' name='opus' clockrate='48000' channels=''/>");
+        let fine = fine.unwrap().payload_types;
+        assert_eq!((fine[0].channels, fine[1].channels, fine[0].clock_rate_hz), (1, 1, None));
+        for bad in ["", "id='128' name='x'", "id='-1'", "id='x'", "id='96'", "id='96' name='x' clockrate='fast'"] {
+            assert!(read_rtp(&format!("<payload-type {bad}/>")).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_may_lack_its_value_and_stand_in_a_wrong_namespace() {
+        let rtp = read_rtp(
+            "<payload-type id='63' name='red'><parameter name='111/111'/>\
+             <parameter xmlns='urn:x' name='apt' value='1'/><parameter value='bare'/></payload-type>",
+        )
+        .unwrap();
+        let expected = [("111/111", None), ("apt", Some("1")), ("", Some("bare"))]
+            .map(|(name, value)| Parameter { name: name.into(), value: value.map(str::to_owned) });
+        assert_eq!(rtp.payload_types[0].parameters, expected);
+    }
+
+    #[test]
+    fn foreign_children_are_passed_over() {
+        let rtp = read_rtp(
+            "<stream xmlns='urn:xmpp:jingle:apps:rtp:msid:0' id='s' track='t'/><zrtp-hash xmlns='urn:z'>a</zrtp-hash>\
+             <source xmlns='urn:other' ssrc='1'/><rtcp-mux/><rtcp-reduced-size/>",
+        )
+        .unwrap();
+        assert!(rtp.rtcp_mux && rtp.rtcp_reduced_size && rtp.sources.is_empty());
+    }
+
+    #[test]
+    fn a_crypto_line_that_lacks_a_part_is_no_offer() {
+        let rtp = read_rtp(
+            "<encryption required='1'><crypto crypto-suite='S' key-params='inline:x' tag='1'/>\
+             <crypto crypto-suite='S' tag='2'/></encryption>",
+        )
+        .unwrap();
+        let encryption = rtp.encryption.unwrap();
+        assert!(encryption.required && encryption.cryptos.len() == 1);
+        assert!(!format!("{encryption:?}").contains("inline"));
+    }
+
+    #[test]
+    fn hashes_are_read_in_base64_and_hex_and_with_a_value_to_come_j234_04() {
+        let file = read_one_file(
+            5,
+            "<file><size>0</size><hash xmlns='urn:xmpp:hashes:2' algo='sha-1'> w0mcJylzCn+AfvuGdqkty2+KP48=\n</hash>\
+             <hash xmlns='urn:xmpp:hashes:1' algo='sha-1'>c3499c2729730a7f807efb8676a92dcb6f8a3f8f</hash>\
+             <hash xmlns='urn:xmpp:hashes:2' algo='sha-256'/><hash algo='md5'>AAAA</hash>\
+             <hash algo='sha-256'>AAAA</hash><hash-used xmlns='urn:xmpp:hashes:2' algo='sha-1'/></file>",
+        )
+        .unwrap();
+        assert_eq!((file.size, file.hash_used, file.hashes.len()), (Some(0), Some(HashAlgo::Sha1), 3));
+        assert_eq!(file.hashes[0], file.hashes[1]);
+        assert_eq!(file.hashes[2], (HashAlgo::Sha256, Vec::new()));
+    }
+
+    #[test]
+    fn older_file_offers_are_read_j234_20() {
+        let file = "<file><name>a</name><size>5</size><range offset='2' length='3'/></file>";
+        for (version, xml) in [(4, file.to_owned()), (3, format!("<offer>{file}</offer>"))] {
+            let read = read_one_file(version, &xml).unwrap();
+            assert_eq!((read.name.as_deref(), read.size), (Some("a"), Some(5)));
+            assert_eq!(read.range, Some(FileRange { offset: 2, length: Some(3), hashes: vec![] }));
+        }
+    }
+
+    #[test]
+    fn an_answer_may_leave_the_file_out() {
+        assert_eq!(read_one_file(5, "").unwrap(), FileDescription::default());
+    }
+
+    #[test]
+    fn sizes_and_ranges_that_are_no_numbers_are_malformed_j234_07() {
+        for bad in [
+            "<file><size>-1</size></file>",
+            "<file><size>18446744073709551616</size></file>",
+            "<file><range offset='x'/></file>",
+            "<file><range offset='18446744073709551615' length='1'/></file>",
+        ] {
+            assert!(read_one_file(5, bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn more_parts_than_the_cap_are_dropped() {
+        let rtp = read_rtp(&"<payload-type id='1'/>".repeat(300)).unwrap();
+        assert_eq!(rtp.payload_types.len(), wire::PAYLOAD_TYPES);
+        let rtp = read_rtp(&"<source xmlns='urn:xmpp:jingle:apps:rtp:ssma:0' ssrc='1'/>".repeat(300)).unwrap();
+        assert_eq!(rtp.sources.len(), wire::PARTS);
     }
 }

@@ -2,7 +2,8 @@
 //! (XEP-0353 0.8.0). Read XEP-0166 §7 and XEP-0353 §3 before touching this file.
 
 use super::candidate::Transport;
-use super::description::{Description, FileVerb, Info};
+use super::description::{Description, Info};
+use super::file::FileVerb;
 use super::jid::Jid;
 use super::ns;
 use super::xml::{Reader, Result, Writer};
@@ -676,5 +677,312 @@ fn write_jmi_reason(reason: Option<&Reason>, w: &mut Writer<'_>) {
     if let Some(reason) = reason {
         w.start_ns("reason", ns::JINGLE);
         reason.write_rest(w);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use super::super::candidate::tests::{text, token, transport, unknown_ns};
+    use super::super::description::tests::{description, info};
+    use super::*;
+    use crate::config::XmlLimits;
+    use proptest::prelude::*;
+    use proptest::{collection::vec, option, sample::select};
+
+    fn sid() -> impl Strategy<Value = Sid> {
+        token().prop_map(Sid)
+    }
+
+    fn reason() -> impl Strategy<Value = Reason> {
+        (
+            select(ReasonCondition::ALL),
+            sid(),
+            option::of(text()),
+            option::of((unknown_ns(), "[a-z-]{1,8}".prop_map(|n| format!("d{n}")))),
+        )
+            .prop_map(|(condition, sid, text, detail)| Reason {
+                condition,
+                alternative: (condition == ReasonCondition::AlternativeSession).then_some(sid),
+                text,
+                detail,
+            })
+    }
+
+    fn content(full: bool) -> impl Strategy<Value = Content> {
+        let disposition = prop_oneof![
+            4 => Just(Disposition::Session),
+            1 => Just(Disposition::EarlySession),
+            1 => "x[a-z]{1,6}".prop_map(Disposition::Other),
+        ];
+        (
+            select(Creator::ALL),
+            text(),
+            option::of(select(Senders::ALL)),
+            disposition,
+            option::of(description()),
+            option::of(transport()),
+            option::of(unknown_ns()),
+        )
+            .prop_map(move |(creator, name, senders, disposition, description, transport, security)| Content {
+                creator,
+                name,
+                senders: if full { senders.or(Some(Senders::Both)) } else { senders },
+                disposition: if full { Disposition::Session } else { disposition },
+                description: description.or(full.then(|| Description::Unknown { ns: "urn:x".into() })),
+                transport: transport.or(full.then(|| Transport::Unknown { ns: "urn:x".into() })),
+                security,
+            })
+    }
+
+    fn jingle() -> impl Strategy<Value = Jingle> {
+        select(Action::ALL).prop_flat_map(|action| {
+            let free = matches!(
+                action,
+                Action::DescriptionInfo
+                    | Action::SecurityInfo
+                    | Action::SessionInfo
+                    | Action::SessionTerminate
+                    | Action::TransportInfo
+            );
+            let jid = || option::of(select(vec!["a@b.example/c", "ö@x.example"]).prop_map(|j| j.parse().unwrap()));
+            let group = (token(), vec(text(), 0..3)).prop_map(|(semantics, names)| Group { semantics, names });
+            (
+                sid(),
+                jid(),
+                jid(),
+                vec(content(!free), if free { 0..3 } else { 1..4 }),
+                vec(group, 0..2),
+                option::of(reason()),
+                option::of(info()),
+            )
+                .prop_map(move |(sid, initiator, responder, contents, groups, reason, info)| Jingle {
+                    action,
+                    sid,
+                    initiator: initiator.filter(|_| action == Action::SessionInitiate),
+                    responder: responder.filter(|_| action == Action::SessionAccept),
+                    contents,
+                    groups,
+                    reason,
+                    info: info.filter(|_| action == Action::SessionInfo),
+                })
+        })
+    }
+
+    fn jmi() -> impl Strategy<Value = Jmi> {
+        let proposed = (unknown_ns(), option::of(text())).prop_map(|(ns, media)| Proposed { ns, media });
+        let kind = prop_oneof![
+            vec(proposed, 1..3).prop_map(JmiKind::Propose),
+            Just(JmiKind::Ringing),
+            Just(JmiKind::Proceed),
+            Just(JmiKind::Accept),
+            (option::of(reason()), any::<bool>()).prop_map(|(reason, tie_break)| JmiKind::Reject { reason, tie_break }),
+            (option::of(reason()), any::<bool>())
+                .prop_map(|(reason, tie_break)| JmiKind::Retract { reason, tie_break }),
+            (option::of(reason()), option::of(sid()))
+                .prop_map(|(reason, migrated)| JmiKind::Finish { reason, migrated }),
+        ];
+        (sid(), kind).prop_map(|(id, kind)| Jmi { id, kind })
+    }
+
+    fn read(xml: &str) -> Result<Jingle> {
+        let mut r = Reader::new(xml, ns::CLIENT, &XmlLimits::default())?;
+        let jingle = Jingle::read(&mut r)?;
+        r.finish()?;
+        Ok(jingle)
+    }
+
+    fn read_jmi(xml: &str) -> Result<Jmi> {
+        let mut r = Reader::new(xml, ns::CLIENT, &XmlLimits::default())?;
+        let jmi = Jmi::read(&mut r)?;
+        r.finish()?;
+        Ok(jmi)
+    }
+
+    fn action(action: &str, inside: &str) -> Result<Jingle> {
+        read(&format!("<jingle xmlns='urn:xmpp:jingle:1' action='{action}' sid='s'>{inside}</jingle>"))
+    }
+
+    const BODY: &str = "<description xmlns='urn:x'/><transport xmlns='urn:y'/>";
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_as_the_same_jingle(x in jingle()) {
+            let mut out = String::new();
+            x.write(&mut Writer::new(&mut out));
+            prop_assert_eq!(read(&out).unwrap(), x, "{}", out);
+        }
+
+        #[test]
+        fn what_is_written_reads_as_the_same_jmi(x in jmi()) {
+            let mut out = String::new();
+            x.write(&mut Writer::new(&mut out));
+            prop_assert_eq!(read_jmi(&out).unwrap(), x, "{}", out);
+        }
+    }
+
+    #[test]
+    fn action_and_sid_are_required_and_known_j166_23_j166_31() {
+        for bad in [
+            "<jingle xmlns='urn:xmpp:jingle:1' sid='s'/>",
+            "<jingle xmlns='urn:xmpp:jingle:1' action='session-info'/>",
+            "<jingle xmlns='urn:xmpp:jingle:1' action='session-info' sid=''/>",
+            "<jingle xmlns='urn:xmpp:jingle:1' action='Session-Info' sid='s'/>",
+            "<jingle xmlns='urn:xmpp:jingle:0' action='session-info' sid='s'/>",
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+        assert_eq!(action("session-info", "").unwrap().info, None);
+    }
+
+    #[test]
+    fn an_offer_lacks_nothing_j166_01_j166_08_j166_44() {
+        let name = "creator='initiator' name='a'";
+        assert!(action("session-initiate", &format!("<content {name}>{BODY}</content>")).is_ok());
+        for bad in [
+            String::new(),
+            format!("<content {name}/>"),
+            format!("<content {name}><description xmlns='urn:x'/></content>"),
+            format!("<content {name}><transport xmlns='urn:x'/></content>"),
+            format!("<content {name}>{BODY}<transport xmlns='urn:z'/></content>"),
+            format!("<content {name}>{BODY}<description xmlns='urn:z'/></content>"),
+            format!("<content creator='initiator'>{BODY}</content>"),
+            format!("<content {name} disposition='early-session'>{BODY}</content>"),
+            format!("<content {name} senders='all'>{BODY}</content>"),
+            format!("<content creator='me' name='a'>{BODY}</content>"),
+        ] {
+            assert!(action("session-initiate", &bad).is_err(), "{bad}");
+            assert!(action("session-accept", &bad).is_err() || bad.contains("early"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_content_without_creator_is_the_initiators_j166_51() {
+        let jingle = action("content-remove", "<content name=''/>").unwrap();
+        assert_eq!((jingle.contents[0].creator, jingle.contents[0].name.as_str()), (Creator::Initiator, ""));
+        let mut out = String::new();
+        jingle.write(&mut Writer::new(&mut out));
+        assert!(out.contains("creator='initiator'"), "{out}");
+    }
+
+    #[test]
+    fn content_modify_carries_senders_j166_35() {
+        assert!(action("content-modify", "<content creator='initiator' name='a'/>").is_err());
+        assert!(action("content-modify", "<content creator='initiator' name='a' senders='none'/>").is_ok());
+    }
+
+    #[test]
+    fn initiator_and_responder_count_on_their_own_actions_only_j166_25() {
+        let xml = |action: &str| {
+            format!(
+                "<jingle xmlns='urn:xmpp:jingle:1' action='{action}' sid='s' initiator='a@b/c' responder='d@e/f'>\
+                 <content creator='initiator' name='a'>{BODY}</content></jingle>"
+            )
+        };
+        let read = |action: &str| {
+            let j = read(&xml(action)).unwrap();
+            (j.initiator.is_some(), j.responder.is_some())
+        };
+        assert_eq!(read("session-initiate"), (true, false));
+        assert_eq!(read("session-accept"), (false, true));
+        assert_eq!(read("transport-info"), (false, false));
+    }
+
+    #[test]
+    fn a_reason_is_read_in_any_of_the_namespaces_peers_use() {
+        for reason in [
+            "<reason><busy/></reason>",
+            "<reason xmlns=''><busy/></reason>",
+            "<reason xmlns='jabber:client'><busy/></reason>",
+            "<reason><busy xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></reason>",
+        ] {
+            let jingle = action("session-terminate", reason).unwrap();
+            assert_eq!(jingle.reason, Some(Reason::new(ReasonCondition::Busy)), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_reason_has_exactly_one_condition_but_a_terminate_always_ends_j166_55() {
+        let one = "<content creator='initiator' name='a'/>";
+        for (inside, expected) in [
+            ("", None),
+            ("<text>gone to lunch</text>", Some(ReasonCondition::GeneralError)),
+            ("<busy/><gone/>", Some(ReasonCondition::Busy)),
+        ] {
+            let reason = format!("<reason>{inside}</reason>");
+            let terminate = action("session-terminate", &reason).unwrap();
+            assert_eq!(terminate.reason.map(|r| r.condition), expected);
+            assert!(action("content-remove", &format!("{one}{reason}")).is_err());
+        }
+        let both =
+            action("content-remove", &format!("{one}<reason><media-error/><file-too-large xmlns='urn:f'/></reason>"));
+        assert_eq!(both.unwrap().reason.unwrap().detail, Some(("urn:f".into(), "file-too-large".into())));
+    }
+
+    #[test]
+    fn the_known_payload_of_a_session_info_decides() {
+        let two = "<x xmlns='urn:x'/><hold xmlns='urn:xmpp:jingle:apps:rtp:info:1'/><y xmlns='urn:y'/>";
+        assert_eq!(action("session-info", two).unwrap().info, Some(Info::Hold));
+        let unknown = Info::Unknown { ns: "urn:x".into(), name: "x".into() };
+        assert_eq!(action("session-info", "<x xmlns='urn:x'/><y xmlns='urn:y'/>").unwrap().info, Some(unknown));
+        assert_eq!(action("transport-info", "<x xmlns='urn:x'/>").unwrap().info, None);
+    }
+
+    #[test]
+    fn a_file_transfer_3_says_its_direction_by_an_element_j234_02() {
+        for (creator, verb, expected) in [
+            ("initiator", "offer", Senders::Initiator),
+            ("initiator", "request", Senders::Responder),
+            ("responder", "offer", Senders::Responder),
+            ("responder", "request", Senders::Initiator),
+        ] {
+            let xml = format!(
+                "<content creator='{creator}' name='a'><description xmlns='urn:xmpp:jingle:apps:file-transfer:3'>\
+                 <{verb}><file/></{verb}></description></content>"
+            );
+            assert_eq!(action("content-add", &xml).unwrap().contents[0].senders, Some(expected), "{xml}");
+        }
+    }
+
+    #[test]
+    fn more_contents_than_the_cap_are_refused() {
+        let one = "<content creator='initiator' name='a'/>";
+        assert!(action("transport-info", &one.repeat(wire::CONTENTS)).is_ok());
+        assert!(action("transport-info", &one.repeat(wire::CONTENTS + 1)).is_err());
+    }
+
+    #[test]
+    fn jmi_of_every_age_is_read_j353_19() {
+        let accept = read_jmi("<accept xmlns='urn:xmpp:jingle-message:0' id='a'/>").unwrap();
+        assert_eq!(accept.kind, JmiKind::Accept);
+        let proceed =
+            read_jmi("<proceed xmlns='urn:xmpp:jingle-message:1' id='a'><device xmlns='urn:d'/></proceed>").unwrap();
+        assert_eq!(proceed.kind, JmiKind::Proceed);
+        // Complaint 16: `migrated` in a wrong namespace.
+        let finish = read_jmi(
+            "<finish xmlns='urn:xmpp:jingle-message:0' id='a'><reason xmlns='urn:xmpp:jingle:1'><expired/></reason>\
+             <migrated xmlns='urn:other' to='b'/></finish>",
+        )
+        .unwrap();
+        let reason = Some(Reason::new(ReasonCondition::Expired));
+        assert_eq!(finish.kind, JmiKind::Finish { reason, migrated: Some(Sid("b".into())) });
+        for bad in [
+            "<propose xmlns='urn:xmpp:jingle-message:0' id='a'/>",
+            "<proceed xmlns='urn:xmpp:jingle-message:0'/>",
+            "<invite xmlns='urn:xmpp:jingle-message:0' id='a'/>",
+            "<proceed xmlns='urn:xmpp:jingle-message:2' id='a'/>",
+        ] {
+            assert!(read_jmi(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn error_conditions_of_jingle_are_read_and_written() {
+        for condition in JingleCondition::ALL {
+            let mut out = String::new();
+            write_error_condition(*condition, &mut Writer::new(&mut out));
+            let r = Reader::new(&out, ns::CLIENT, &XmlLimits::default()).unwrap();
+            assert_eq!(read_error_condition(&r), Some(*condition));
+        }
     }
 }

@@ -1,7 +1,9 @@
 //! External services (XEP-0215 1.0.0): STUN and TURN servers and credentials for them. Read XEP-0215 §3 before touching
 //! this file.
 
+use super::ns;
 use super::time::Stamp;
+use super::xml::{Reader, Result, Writer, boolean};
 use crate::fault::names;
 
 names! {
@@ -71,4 +73,113 @@ impl std::fmt::Debug for Service {
             .field("action", &self.action)
             .finish_non_exhaustive()
     }
+}
+
+impl Services {
+    /// Reads the `<services/>` that `r` has just entered.
+    ///
+    /// # Errors
+    /// [`Malformed::Xml`](crate::fault::Malformed::Xml).
+    pub fn read(r: &mut Reader<'_>) -> Result<Self> {
+        let (v1, kind) = (r.tag().ns() == ns::EXTDISCO_1, r.attr("type").map(str::to_owned));
+        let (services, malformed_services) = read_services(r)?;
+        Ok(Self { v1, kind, services, malformed_services })
+    }
+
+    /// Writes the `<services/>` with its namespace.
+    pub fn write(&self, w: &mut Writer<'_>) {
+        w.start_ns("services", version(self.v1)).attr_opt("type", self.kind.as_deref());
+        for service in &self.services {
+            service.write(w);
+        }
+        w.end("services");
+    }
+}
+
+impl Credentials {
+    /// Reads the `<credentials/>` that `r` has just entered.
+    ///
+    /// # Errors
+    /// [`Malformed::Xml`](crate::fault::Malformed::Xml).
+    pub fn read(r: &mut Reader<'_>) -> Result<Self> {
+        let v1 = r.tag().ns() == ns::EXTDISCO_1;
+        let (services, malformed_services) = read_services(r)?;
+        Ok(Self { v1, services, malformed_services })
+    }
+
+    /// Writes the `<credentials/>` with its namespace.
+    pub fn write(&self, w: &mut Writer<'_>) {
+        w.start_ns("credentials", version(self.v1));
+        for service in &self.services {
+            service.write(w);
+        }
+        w.end("credentials");
+    }
+}
+
+impl Service {
+    /// A service without port, transport and credentials.
+    #[must_use]
+    pub fn new(kind: impl Into<String>, host: impl Into<String>) -> Self {
+        Self { kind: kind.into(), host: host.into(), ..Self::default() }
+    }
+
+    /// Reads the `<service/>` that `r` has just entered; `None` without host or type (J215-02).
+    fn read(r: &Reader<'_>) -> Option<Self> {
+        let own = |name| r.attr(name).map(str::to_owned);
+        let full = |name| own(name).filter(|v| !v.is_empty());
+        Some(Self {
+            host: full("host")?,
+            kind: full("type")?,
+            // A port that cannot be one makes the service useless.
+            port: r.parse("service", "port").ok()?,
+            transport: full("transport"),
+            username: own("username"),
+            password: own("password"),
+            restricted: boolean(r, "restricted"),
+            // J215-03: one that cannot be read is none; the credentials are then refreshed early.
+            expires: r.attr("expires").and_then(Stamp::parse),
+            name: own("name"),
+            action: r.attr("action").and_then(|a| match a {
+                // J215-04: an older text calls it so.
+                "remove" => Some(ServiceAction::Delete),
+                _ => ServiceAction::parse(a),
+            }),
+        })
+    }
+
+    fn write(&self, w: &mut Writer<'_>) {
+        w.start("service").attr("host", &self.host).attr("type", &self.kind);
+        if let Some(port) = self.port {
+            w.attr_number("port", port);
+        }
+        w.attr_opt("transport", self.transport.as_deref());
+        w.attr_opt("username", self.username.as_deref()).attr_opt("password", self.password.as_deref());
+        if self.restricted {
+            w.attr("restricted", "true");
+        }
+        if let Some(expires) = self.expires {
+            w.attr_number("expires", expires);
+        }
+        w.attr_opt("name", self.name.as_deref()).attr_opt("action", self.action.map(ServiceAction::as_str));
+        w.end("service");
+    }
+}
+
+fn version(v1: bool) -> &'static str {
+    if v1 { ns::EXTDISCO_1 } else { ns::EXTDISCO }
+}
+
+fn read_services(r: &mut Reader<'_>) -> Result<(Vec<Service>, usize)> {
+    let (mut services, mut malformed) = (Vec::new(), 0);
+    r.children(|r| {
+        if r.is(ns::EXTDISCO, "service") || r.is(ns::EXTDISCO_1, "service") {
+            match Service::read(r) {
+                Some(service) => services.push(service),
+                None => malformed += 1,
+            }
+        }
+        Ok(())
+    })?;
+    Ok((services, malformed))
 }

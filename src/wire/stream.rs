@@ -4,8 +4,11 @@
 
 use super::disco::Caps;
 use super::jid::Jid;
-use super::stanza::Stanza;
-use crate::fault::{StanzaCondition, StreamCondition, names};
+use super::ns;
+use super::stanza::{Stanza, StanzaFault};
+use super::xml::{Reader, Result, Scope, Writer, base64, boolean, jid, lenient, xml};
+use crate::config::XmlLimits;
+use crate::fault::{Malformed, StanzaCondition, StreamCondition, names};
 
 /// One child of the stream.
 #[derive(Debug, Clone, PartialEq)]
@@ -196,4 +199,394 @@ pub struct SmEnabled {
     pub max_s: Option<u32>,
     /// Host and perhaps port to reconnect to.
     pub location: Option<String>,
+}
+
+impl TopLevel {
+    /// Reads a child of the stream from its text, within the namespaces of the stream header.
+    ///
+    /// # Errors
+    /// [`StanzaFault`]; its `kind` is `None` for what is not a stanza.
+    pub fn parse(text: &str, scope: &Scope, limits: &XmlLimits) -> Result<Self, Box<StanzaFault>> {
+        let nameless = |fault| Box::new(StanzaFault { kind: None, from: None, to: None, id: None, iq: None, fault });
+        let mut r = Reader::within(text, scope, limits).map_err(nameless)?;
+        if Stanza::kind_of(&r).is_some() {
+            return Stanza::read(&mut r).map(TopLevel::Stanza);
+        }
+        let element = StreamElement::read(&mut r);
+        match (r.finish(), element) {
+            (Ok(()), Ok(element)) => Ok(TopLevel::Stream(element)),
+            (Err(fault), _) | (Ok(()), Err(fault)) => Err(nameless(fault)),
+        }
+    }
+}
+
+impl StreamHeader {
+    /// A header of version 1.0 without id.
+    #[must_use]
+    pub fn new(kind: StreamKind, from: Option<Jid>, to: Option<Jid>) -> Self {
+        Self { kind, from, to, id: None, version: Some((1, 0)), lang: None }
+    }
+
+    /// Reads a start tag, as [`Frame::Open`](super::xml::Frame::Open) gives it, and the namespaces that it declares
+    /// for everything inside (RFC 6120 §4.8: the streams namespace may have any prefix).
+    ///
+    /// # Errors
+    /// [`Malformed::Xml`] with the condition to answer with.
+    pub fn parse(text: &str, limits: &XmlLimits) -> Result<(Self, Scope)> {
+        let bare = Scope::bare();
+        let r = Reader::within(text, &bare, limits)?;
+        if r.tag().ns() != ns::STREAM {
+            return Err(xml(StreamCondition::InvalidNamespace, "not the streams namespace"));
+        }
+        if r.tag().name() != "stream" {
+            return Err(xml(StreamCondition::BadFormat, "the root is not a stream"));
+        }
+        let scope = r.scope();
+        // RFC 6120 §4.8.2: usually the default namespace; it may have a prefix (§4.8.3).
+        let default = scope.ns("").and_then(StreamKind::parse);
+        let kind = default
+            .or_else(|| StreamKind::ALL.iter().copied().find(|k| scope.binds(k.as_str())))
+            .ok_or(xml(StreamCondition::InvalidNamespace, "unknown content namespace"))?;
+        let address = |what| jid(&r, "stream", what).map_err(|_| xml(StreamCondition::ImproperAddressing, what));
+        let version = match r.attr("version") {
+            None => None,
+            Some(text) => Some(
+                text.split_once('.')
+                    .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)))
+                    .ok_or(xml(StreamCondition::UnsupportedVersion, "version"))?,
+            ),
+        };
+        let header = Self {
+            kind,
+            from: address("from")?,
+            to: address("to")?,
+            id: r.attr("id").map(str::to_owned),
+            version,
+            lang: r.lang().map(str::to_owned),
+        };
+        Ok((header, scope))
+    }
+
+    /// Writes the XML declaration and the start tag, which stays open.
+    pub fn write(&self, out: &mut String) {
+        out.push_str("<?xml version='1.0'?>");
+        let mut w = Writer::new(out);
+        w.start("stream:stream").attr("xmlns", self.kind.as_str()).attr("xmlns:stream", ns::STREAM);
+        w.attr_opt("from", self.from.as_ref().map(Jid::as_str)).attr_opt("to", self.to.as_ref().map(Jid::as_str));
+        w.attr_opt("id", self.id.as_deref());
+        if let Some((major, minor)) = self.version {
+            w.attr_number("version", format_args!("{major}.{minor}"));
+        }
+        w.attr_opt("xml:lang", self.lang.as_deref()).text("");
+    }
+
+    /// Writes the end tag of a stream.
+    pub fn write_end(out: &mut String) {
+        out.push_str("</stream:stream>");
+    }
+}
+
+fn need_h(r: &Reader<'_>, element: &'static str) -> Result<u32> {
+    r.parse(element, "h")?.ok_or(Malformed::MissingAttribute { element, attribute: "h" })
+}
+
+/// RFC 6120 §6.4.2: nothing is no data, `=` is data of no bytes.
+fn sasl_data(r: &mut Reader<'_>, element: &'static str) -> Result<Option<SaslData>> {
+    let text = r.text()?;
+    match text.trim() {
+        "" => Ok(None),
+        "=" => Ok(Some(SaslData(Vec::new()))),
+        text => base64(text).map(|d| Some(SaslData(d))).ok_or(Malformed::BadValue { element, what: "text" }),
+    }
+}
+
+fn write_sasl(w: &mut Writer<'_>, name: &'static str, data: Option<&SaslData>, empty: &str) {
+    w.start_ns(name, ns::SASL);
+    match data {
+        Some(SaslData(data)) if data.is_empty() => w.text(empty),
+        Some(SaslData(data)) => w.base64(data),
+        None => w,
+    };
+    w.end(name);
+}
+
+impl StreamElement {
+    /// Reads the element that `r` has just entered, by its namespace and name.
+    ///
+    /// # Errors
+    /// [`Malformed`] where something is missing that cannot be done without.
+    pub fn read(r: &mut Reader<'_>) -> Result<Self> {
+        let empty = || SaslData(Vec::new());
+        Ok(match (r.tag().ns(), r.tag().name()) {
+            (ns::STREAM, "features") => StreamElement::Features(Box::new(Features::read(r)?)),
+            (ns::STREAM, "error") => StreamElement::Error(Box::new(StreamError::read(r)?)),
+            (ns::TLS, "starttls") => StreamElement::StartTls,
+            (ns::TLS, "proceed") => StreamElement::TlsProceed,
+            (ns::TLS, "failure") => StreamElement::TlsFailure,
+            (ns::SASL, "auth") => StreamElement::SaslAuth {
+                mechanism: r.need("auth", "mechanism")?.to_owned(),
+                data: sasl_data(r, "auth")?,
+            },
+            (ns::SASL, "challenge") => StreamElement::SaslChallenge(sasl_data(r, "challenge")?.unwrap_or_else(empty)),
+            (ns::SASL, "response") => StreamElement::SaslResponse(sasl_data(r, "response")?.unwrap_or_else(empty)),
+            (ns::SASL, "abort") => StreamElement::SaslAbort,
+            (ns::SASL, "failure") => StreamElement::SaslFailure(SaslFailure::read(r)?),
+            (ns::SASL, "success") => StreamElement::SaslSuccess(sasl_data(r, "success")?),
+            (ns::SM, "enable") => StreamElement::SmEnable {
+                resume: boolean(r, "resume"),
+                max_s: lenient(r.parse("enable", "max"))?.flatten(),
+            },
+            (ns::SM, "enabled") => StreamElement::SmEnabled(SmEnabled {
+                id: r.attr("id").map(str::to_owned),
+                resume: boolean(r, "resume"),
+                max_s: lenient(r.parse("enabled", "max"))?.flatten(),
+                location: r.attr("location").map(str::to_owned),
+            }),
+            (ns::SM, "resume") => {
+                StreamElement::SmResume { h: need_h(r, "resume")?, previd: r.need("resume", "previd")?.to_owned() }
+            }
+            (ns::SM, "resumed") => {
+                StreamElement::SmResumed { h: need_h(r, "resumed")?, previd: r.need("resumed", "previd")?.to_owned() }
+            }
+            (ns::SM, "failed") => {
+                let h = lenient(r.parse("failed", "h"))?.flatten();
+                let mut condition = StanzaCondition::UndefinedCondition;
+                r.children(|r| {
+                    if r.tag().ns() == ns::STANZAS {
+                        condition = StanzaCondition::parse(r.tag().name()).unwrap_or(condition);
+                    }
+                    Ok(())
+                })?;
+                StreamElement::SmFailed { h, condition }
+            }
+            (ns::SM, "r") => StreamElement::SmRequest,
+            (ns::SM, "a") => StreamElement::SmAck { h: need_h(r, "a")? },
+            (ns::COMPONENT, "handshake") => StreamElement::Handshake(r.text()?.trim().to_owned()),
+            (ns, name) => StreamElement::Unknown { ns: ns.to_owned(), name: name.to_owned() },
+        })
+    }
+
+    /// Writes the element with its namespace.
+    pub fn write(&self, w: &mut Writer<'_>) {
+        match self {
+            StreamElement::Features(features) => features.write(w),
+            StreamElement::Error(error) => error.write(w),
+            StreamElement::StartTls => _ = w.start_ns("starttls", ns::TLS).end("starttls"),
+            StreamElement::TlsProceed => _ = w.start_ns("proceed", ns::TLS).end("proceed"),
+            StreamElement::TlsFailure => _ = w.start_ns("failure", ns::TLS).end("failure"),
+            StreamElement::SaslAuth { mechanism, data } => {
+                w.start_ns("auth", ns::SASL).attr("mechanism", mechanism);
+                match data {
+                    Some(SaslData(data)) if data.is_empty() => w.text("="),
+                    Some(SaslData(data)) => w.base64(data),
+                    None => w,
+                };
+                w.end("auth");
+            }
+            // An empty challenge or response is an empty element, RFC 6120 §6.4.3.
+            StreamElement::SaslChallenge(data) => write_sasl(w, "challenge", Some(data), ""),
+            StreamElement::SaslResponse(data) => write_sasl(w, "response", Some(data), ""),
+            StreamElement::SaslAbort => _ = w.start_ns("abort", ns::SASL).end("abort"),
+            StreamElement::SaslFailure(failure) => failure.write(w),
+            StreamElement::SaslSuccess(data) => write_sasl(w, "success", data.as_ref(), "="),
+            StreamElement::SmEnable { resume, max_s } => {
+                w.start_ns("enable", ns::SM);
+                write_resume(w, *resume, *max_s);
+                w.end("enable");
+            }
+            StreamElement::SmEnabled(enabled) => {
+                w.start_ns("enabled", ns::SM).attr_opt("id", enabled.id.as_deref());
+                write_resume(w, enabled.resume, enabled.max_s);
+                w.attr_opt("location", enabled.location.as_deref()).end("enabled");
+            }
+            StreamElement::SmResume { h, previd } => {
+                w.start_ns("resume", ns::SM).attr_number("h", h).attr("previd", previd).end("resume");
+            }
+            StreamElement::SmResumed { h, previd } => {
+                w.start_ns("resumed", ns::SM).attr_number("h", h).attr("previd", previd).end("resumed");
+            }
+            StreamElement::SmFailed { h, condition } => {
+                w.start_ns("failed", ns::SM);
+                if let Some(h) = h {
+                    w.attr_number("h", h);
+                }
+                w.start_ns(condition.as_str(), ns::STANZAS).end(condition.as_str()).end("failed");
+            }
+            StreamElement::SmRequest => _ = w.start_ns("r", ns::SM).end("r"),
+            StreamElement::SmAck { h } => _ = w.start_ns("a", ns::SM).attr_number("h", h).end("a"),
+            StreamElement::Handshake(digest) => {
+                w.start("handshake");
+                if !digest.is_empty() {
+                    w.text(digest);
+                }
+                w.end("handshake");
+            }
+            StreamElement::Unknown { ns, name } => _ = w.foreign(ns, name),
+        }
+    }
+}
+
+fn write_resume(w: &mut Writer<'_>, resume: bool, max_s: Option<u32>) {
+    if resume {
+        w.attr("resume", "true");
+    }
+    if let Some(max_s) = max_s {
+        w.attr_number("max", max_s);
+    }
+}
+
+impl Features {
+    fn read(r: &mut Reader<'_>) -> Result<Self> {
+        let mut features = Self::default();
+        r.children(|r| {
+            match (r.tag().ns(), r.tag().name()) {
+                (ns::TLS, "starttls") => {
+                    features.starttls = true;
+                    r.children(|r| {
+                        features.starttls_required |= r.is(ns::TLS, "required");
+                        Ok(())
+                    })?;
+                }
+                (ns::SASL, "mechanisms") => r.children(|r| {
+                    if r.is(ns::SASL, "mechanism") {
+                        features.mechanisms.push(r.text()?.trim().to_owned());
+                    }
+                    Ok(())
+                })?,
+                (ns::SASL_CB, "sasl-channel-binding") => r.children(|r| {
+                    if r.is(ns::SASL_CB, "channel-binding") {
+                        features.channel_bindings.extend(r.attr("type").map(str::to_owned));
+                    }
+                    Ok(())
+                })?,
+                (ns::BIND, "bind") => features.bind = true,
+                (ns::SESSION, "session") => {
+                    features.session_required = true;
+                    r.children(|r| {
+                        features.session_required &= r.tag().name() != "optional";
+                        Ok(())
+                    })?;
+                }
+                (ns::SM, "sm") => features.sm = true,
+                (ns::ROSTERVER, "ver") => features.rosterver = true,
+                (ns::CAPS, "c") => features.caps = lenient(Caps::read(r))?,
+                (_, _) => {}
+            }
+            Ok(())
+        })?;
+        Ok(features)
+    }
+
+    fn write(&self, w: &mut Writer<'_>) {
+        w.start("stream:features");
+        if self.starttls {
+            w.start_ns("starttls", ns::TLS);
+            if self.starttls_required {
+                w.start("required").end("required");
+            }
+            w.end("starttls");
+        }
+        if !self.mechanisms.is_empty() {
+            w.start_ns("mechanisms", ns::SASL);
+            for mechanism in &self.mechanisms {
+                w.text_element("mechanism", mechanism);
+            }
+            w.end("mechanisms");
+        }
+        if !self.channel_bindings.is_empty() {
+            w.start_ns("sasl-channel-binding", ns::SASL_CB);
+            for binding in &self.channel_bindings {
+                w.start("channel-binding").attr("type", binding).end("channel-binding");
+            }
+            w.end("sasl-channel-binding");
+        }
+        if self.bind {
+            w.start_ns("bind", ns::BIND).end("bind");
+        }
+        if self.session_required {
+            w.start_ns("session", ns::SESSION).end("session");
+        }
+        if self.sm {
+            w.start_ns("sm", ns::SM).end("sm");
+        }
+        if self.rosterver {
+            w.start_ns("ver", ns::ROSTERVER).end("ver");
+        }
+        if let Some(caps) = &self.caps {
+            caps.write(w);
+        }
+        w.end("stream:features");
+    }
+}
+
+impl StreamError {
+    /// An error without text.
+    #[must_use]
+    pub fn new(condition: StreamCondition) -> Self {
+        Self { condition, see_other_host: None, text: None }
+    }
+
+    fn read(r: &mut Reader<'_>) -> Result<Self> {
+        let mut error = Self::new(StreamCondition::UndefinedCondition);
+        let mut found = false;
+        r.children(|r| {
+            if r.tag().ns() != ns::STREAMS {
+                return Ok(());
+            }
+            let name = r.tag().name();
+            if name == "text" {
+                if error.text.is_none() {
+                    error.text = Some(r.text()?.into_owned());
+                }
+            } else if let Some(condition) = StreamCondition::parse(name).filter(|_| !found) {
+                found = true;
+                error.condition = condition;
+                if condition == StreamCondition::SeeOtherHost {
+                    error.see_other_host = Some(r.text()?.trim().to_owned()).filter(|h| !h.is_empty());
+                }
+            }
+            Ok(())
+        })?;
+        Ok(error)
+    }
+
+    fn write(&self, w: &mut Writer<'_>) {
+        w.start("stream:error").start_ns(self.condition.as_str(), ns::STREAMS);
+        if let Some(host) = &self.see_other_host {
+            w.text(host);
+        }
+        w.end(self.condition.as_str());
+        if let Some(text) = &self.text {
+            w.start_ns("text", ns::STREAMS).text(text).end("text");
+        }
+        w.end("stream:error");
+    }
+}
+
+impl SaslFailure {
+    fn read(r: &mut Reader<'_>) -> Result<Self> {
+        let mut failure = Self { condition: None, text: None };
+        r.children(|r| {
+            if r.is(ns::SASL, "text") {
+                if failure.text.is_none() {
+                    failure.text = Some(r.text()?.into_owned());
+                }
+            } else if r.tag().ns() == ns::SASL {
+                failure.condition = failure.condition.or(SaslCondition::parse(r.tag().name()));
+            }
+            Ok(())
+        })?;
+        Ok(failure)
+    }
+
+    fn write(&self, w: &mut Writer<'_>) {
+        w.start_ns("failure", ns::SASL);
+        if let Some(condition) = self.condition {
+            w.start(condition.as_str()).end(condition.as_str());
+        }
+        if let Some(text) = &self.text {
+            w.text_element("text", text);
+        }
+        w.end("failure");
+    }
 }

@@ -19,18 +19,72 @@ use crate::fault::{Malformed, StreamCondition};
 use quick_xml::events::Event;
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::sync::Arc;
+
+pub use super::framer::{Frame, Framer};
 
 /// Result of a codec.
 pub type Result<T, E = Malformed> = std::result::Result<T, E>;
 
-const fn xml(condition: StreamCondition, detail: &'static str) -> Malformed {
+pub(super) const fn xml(condition: StreamCondition, detail: &'static str) -> Malformed {
     Malformed::Xml { condition, detail }
+}
+
+/// Namespace names that are not declared inside the element read: those of the stream header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope {
+    /// Prefix (empty for the default) and namespace name.
+    bindings: Vec<(String, String)>,
+}
+
+impl Scope {
+    /// Nothing declared: a stream header itself, or an element that stands alone.
+    #[must_use]
+    pub fn bare() -> Self {
+        Self { bindings: Vec::new() }
+    }
+
+    /// The usual one: `default_ns` without prefix, and the streams namespace as `stream`.
+    #[must_use]
+    pub fn of(default_ns: &str) -> Self {
+        let own = |text: &str| text.to_owned();
+        Self { bindings: vec![(String::new(), own(default_ns)), (own("stream"), own(super::ns::STREAM))] }
+    }
+
+    /// The namespace name of a prefix; the empty prefix is the default.
+    #[must_use]
+    pub fn ns(&self, prefix: &str) -> Option<&str> {
+        self.bindings.iter().rev().find(|(p, _)| p == prefix).map(|(_, ns)| ns.as_str())
+    }
+
+    /// True if this namespace name has a prefix or is the default.
+    #[must_use]
+    pub fn binds(&self, ns: &str) -> bool {
+        self.bindings.iter().any(|(p, n)| n == ns && self.ns(p) == Some(ns))
+    }
+}
+
+/// A namespace name. Cloning it never copies the text: a long one on many elements costs nothing.
+#[derive(Debug, Clone)]
+enum Name<'a> {
+    Plain(&'a str),
+    Unescaped(Arc<str>),
+}
+
+impl std::ops::Deref for Name<'_> {
+    type Target = str;
+    fn deref(&self) -> &str {
+        match self {
+            Name::Plain(text) => text,
+            Name::Unescaped(text) => text,
+        }
+    }
 }
 
 /// Name of the element just entered.
 #[derive(Debug, Clone)]
 pub struct Tag<'a> {
-    ns: Cow<'a, str>,
+    ns: Name<'a>,
     name: &'a str,
 }
 
@@ -57,7 +111,9 @@ struct Attribute<'a> {
 #[derive(Debug)]
 struct Binding<'a> {
     prefix: &'a str,
-    uri: Cow<'a, str>,
+    uri: Name<'a>,
+    /// Equal for equal names, so that long ones are compared once, at their declaration.
+    id: usize,
     depth: usize,
 }
 
@@ -70,6 +126,8 @@ pub struct Reader<'a> {
     tag: Tag<'a>,
     attributes: Vec<Attribute<'a>>,
     bindings: Vec<Binding<'a>>,
+    /// How many of `bindings` come from outside the element.
+    outer_bindings: usize,
     /// Open elements; 1 while inside the root only.
     depth: usize,
     /// The element just entered was written `<a/>`: its end is still to be reported.
@@ -80,6 +138,7 @@ enum Token<'a> {
     Start,
     End,
     Text(Cow<'a, str>),
+    Char(char),
 }
 
 impl<'a> Reader<'a> {
@@ -89,31 +148,68 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`Malformed::Xml`] for anything that RFC 6120 §11 forbids.
     pub fn new(source: &'a str, default_ns: &'static str, limits: &XmlLimits) -> Result<Self> {
+        let mut reader = Self::raw(source, limits)?;
+        reader.outer("", default_ns);
+        reader.outer("stream", super::ns::STREAM);
+        reader.enter()
+    }
+
+    /// As [`Self::new`], with whatever namespaces the stream header declared.
+    ///
+    /// # Errors
+    /// [`Malformed::Xml`] for anything that RFC 6120 §11 forbids.
+    pub fn within(source: &'a str, scope: &'a Scope, limits: &XmlLimits) -> Result<Self> {
+        let mut reader = Self::raw(source, limits)?;
+        for (prefix, ns) in &scope.bindings {
+            reader.outer(prefix, ns);
+        }
+        reader.enter()
+    }
+
+    fn raw(source: &'a str, limits: &XmlLimits) -> Result<Self> {
+        if source.len() > limits.stanza_bytes {
+            return Err(xml(StreamCondition::PolicyViolation, "stanza too large"));
+        }
         let mut reader = Self {
             source,
             tokens: quick_xml::Reader::from_str(source),
             limits: *limits,
-            tag: Tag { ns: Cow::Borrowed(""), name: "" },
+            tag: Tag { ns: Name::Plain(""), name: "" },
             attributes: Vec::with_capacity(16),
             bindings: Vec::with_capacity(8),
+            outer_bindings: 0,
             depth: 0,
             empty: false,
         };
-        if source.len() > limits.stanza_bytes {
-            return Err(xml(StreamCondition::PolicyViolation, "stanza too large"));
-        }
-        reader.bindings.push(Binding { prefix: "", uri: Cow::Borrowed(default_ns), depth: 0 });
-        reader.bindings.push(Binding { prefix: "xml", uri: Cow::Borrowed(super::ns::XML), depth: 0 });
-        reader.bindings.push(Binding { prefix: "stream", uri: Cow::Borrowed(super::ns::STREAM), depth: 0 });
+        // Namespaces in XML 1.0 §6.2: no default means no namespace.
+        reader.outer("", "");
+        reader.outer("xml", super::ns::XML);
+        Ok(reader)
+    }
+
+    fn outer(&mut self, prefix: &'a str, ns: &'a str) {
+        let id = self.id_of(ns);
+        self.bindings.push(Binding { prefix, uri: Name::Plain(ns), id, depth: 0 });
+        self.outer_bindings = self.bindings.len();
+    }
+
+    fn enter(mut self) -> Result<Self> {
         loop {
-            match reader.token()? {
-                Token::Start => return Ok(reader),
+            match self.token()? {
+                Token::Start => return Ok(self),
                 Token::Text(t) if t.bytes().all(|b| b.is_ascii_whitespace()) => {}
-                Token::Text(_) | Token::End => {
+                Token::Text(_) | Token::Char(_) | Token::End => {
                     return Err(xml(StreamCondition::NotWellFormed, "text outside the root"));
                 }
             }
         }
+    }
+
+    /// All namespaces in scope at the element just entered.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        let own = |b: &Binding<'_>| (b.prefix.to_owned(), b.uri.to_string());
+        Scope { bindings: self.bindings.iter().filter(|b| b.prefix != "xml").map(own).collect() }
     }
 
     /// The element just entered.
@@ -125,7 +221,7 @@ impl<'a> Reader<'a> {
     /// True if the element just entered has this namespace and local name.
     #[must_use]
     pub fn is(&self, ns: &str, name: &str) -> bool {
-        self.tag.name == name && self.tag.ns == ns
+        self.tag.name == name && &*self.tag.ns == ns
     }
 
     /// Value of an attribute without namespace of the element just entered. Read before [`Self::children`] or
@@ -171,7 +267,7 @@ impl<'a> Reader<'a> {
                     self.leave(here)?;
                 }
                 Token::End => return Ok(()),
-                Token::Text(_) => {}
+                Token::Text(_) | Token::Char(_) => {}
             }
         }
     }
@@ -189,6 +285,7 @@ impl<'a> Reader<'a> {
                 Token::End => return Ok(all),
                 Token::Text(t) if all.is_empty() => all = t,
                 Token::Text(t) => all.to_mut().push_str(&t),
+                Token::Char(c) => all.to_mut().push(c),
             }
         }
     }
@@ -254,18 +351,16 @@ impl<'a> Reader<'a> {
                 if raw.contains("]]>") {
                     return Err(xml(StreamCondition::NotWellFormed, "]]> in text"));
                 }
-                Ok(Token::Text(Cow::Borrowed(raw)))
+                Ok(Token::Text(line_ends(raw)))
             }
             Event::CData(_) => {
                 let text = raw.strip_prefix("<![CDATA[").and_then(|r| r.strip_suffix("]]>")).unwrap_or("");
                 check_chars(text)?;
-                Ok(Token::Text(Cow::Borrowed(text)))
+                Ok(Token::Text(line_ends(text)))
             }
             Event::GeneralRef(_) => {
                 let name = raw.strip_prefix('&').and_then(|r| r.strip_suffix(';')).unwrap_or("");
-                let mut text = String::new();
-                text.push(reference(name)?);
-                Ok(Token::Text(Cow::Owned(text)))
+                Ok(Token::Char(reference(name)?))
             }
             // RFC 6120 §11.1: no comments, no processing instructions, no DTD.
             Event::Comment(_) => Err(xml(StreamCondition::RestrictedXml, "comment")),
@@ -303,8 +398,7 @@ impl<'a> Reader<'a> {
             rest = self.attribute(trimmed)?;
         }
         self.check_attributes()?;
-        let ns = self.lookup(prefix)?;
-        self.tag = Tag { ns, name: local };
+        self.tag = Tag { ns: self.lookup(prefix)?.uri.clone(), name: local };
         Ok(())
     }
 
@@ -320,7 +414,7 @@ impl<'a> Reader<'a> {
             return Err(xml(StreamCondition::NotWellFormed, "< in an attribute"));
         }
         check_chars(value)?;
-        let value = unescape(value)?;
+        let value = attribute_value(value)?;
         if prefix == "xmlns" || (prefix.is_empty() && local == "xmlns") {
             let bound = if prefix.is_empty() { "" } else { local };
             self.bind(bound, value)?;
@@ -336,41 +430,83 @@ impl<'a> Reader<'a> {
     fn bind(&mut self, prefix: &'a str, uri: Cow<'a, str>) -> Result<()> {
         const BAD: Malformed = xml(StreamCondition::NotWellFormed, "bad namespace declaration");
         // Namespaces in XML 1.0 §3: xml and xmlns are not to be rebound, a prefix cannot be undeclared.
-        if prefix == "xmlns" || (prefix == "xml") != (uri == super::ns::XML) || (!prefix.is_empty() && uri.is_empty()) {
+        if prefix == "xmlns"
+            || uri == "http://www.w3.org/2000/xmlns/"
+            || (prefix == "xml") != (uri == super::ns::XML)
+            || (!prefix.is_empty() && uri.is_empty())
+        {
             return Err(BAD);
         }
         let depth = self.depth;
         if self.bindings.iter().any(|b| b.depth == depth && b.prefix == prefix) {
             return Err(BAD);
         }
-        if self.bindings.len() >= self.limits.namespaces + 3 {
+        if self.bindings.len() >= self.limits.namespaces.saturating_add(self.outer_bindings) {
             return Err(xml(StreamCondition::PolicyViolation, "too many namespaces"));
         }
-        self.bindings.push(Binding { prefix, uri, depth });
+        let uri = match uri {
+            Cow::Borrowed(text) => Name::Plain(text),
+            Cow::Owned(text) => Name::Unescaped(text.into()),
+        };
+        let id = self.id_of(&uri);
+        self.bindings.push(Binding { prefix, uri, id, depth });
         Ok(())
     }
 
-    fn lookup(&self, prefix: &str) -> Result<Cow<'a, str>> {
+    fn id_of(&self, uri: &str) -> usize {
+        self.bindings.iter().find(|b| *b.uri == *uri).map_or(self.bindings.len(), |b| b.id)
+    }
+
+    fn lookup(&self, prefix: &str) -> Result<&Binding<'a>> {
         self.bindings
             .iter()
             .rev()
             .find(|b| b.prefix == prefix)
-            .map(|b| b.uri.clone())
             .ok_or(xml(StreamCondition::BadNamespacePrefix, "undeclared prefix"))
     }
 
     /// No two attributes of one expanded name, every prefix declared. At most 64 attributes: 64²/2 comparisons.
     fn check_attributes(&self) -> Result<()> {
         for (i, a) in self.attributes.iter().enumerate() {
-            let ns = if a.prefix.is_empty() { Cow::Borrowed("") } else { self.lookup(a.prefix)? };
+            let ns = if a.prefix.is_empty() { None } else { Some(self.lookup(a.prefix)?.id) };
             for b in self.attributes.iter().take(i).filter(|b| b.name == a.name) {
-                let other = if b.prefix.is_empty() { Cow::Borrowed("") } else { self.lookup(b.prefix)? };
+                let other = if b.prefix.is_empty() { None } else { Some(self.lookup(b.prefix)?.id) };
                 if ns == other {
                     return Err(xml(StreamCondition::NotWellFormed, "duplicate attribute"));
                 }
             }
         }
         Ok(())
+    }
+}
+
+/// An address attribute, if present.
+pub(super) fn jid(r: &Reader<'_>, element: &'static str, what: &'static str) -> Result<Option<super::jid::Jid>> {
+    r.parse(element, what)
+}
+
+/// XML Schema boolean; anything else is false.
+pub(super) fn boolean(r: &Reader<'_>, name: &str) -> bool {
+    matches!(r.attr(name).map(str::trim), Some("true" | "1"))
+}
+
+/// Bytes of base64 text. White space inside is skipped: some servers break the lines.
+pub(super) fn base64(text: &str) -> Option<Vec<u8>> {
+    use base64::Engine as _;
+    let engine = &base64::engine::general_purpose::STANDARD;
+    if text.bytes().any(|b| b.is_ascii_whitespace()) {
+        let text: String = text.chars().filter(|c| !c.is_ascii_whitespace()).collect();
+        return engine.decode(text).ok();
+    }
+    engine.decode(text).ok()
+}
+
+/// The value, or nothing if it was malformed in a way that does not end the stream.
+pub(super) fn lenient<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(fault) if fault.ends_stream() => Err(fault),
+        Err(_) => Ok(None),
     }
 }
 
@@ -434,17 +570,29 @@ fn reference(name: &str) -> Result<char> {
     }
 }
 
-fn unescape(value: &str) -> Result<Cow<'_, str>> {
-    if !value.contains('&') {
+/// XML 1.0 §2.11: one line end.
+fn line_ends(text: &str) -> Cow<'_, str> {
+    if text.contains('\r') { Cow::Owned(text.replace("\r\n", "\n").replace('\r', "\n")) } else { Cow::Borrowed(text) }
+}
+
+/// XML 1.0 §3.3.3: references are replaced, literal white space becomes a space each.
+fn attribute_value(value: &str) -> Result<Cow<'_, str>> {
+    if !value.bytes().any(|b| matches!(b, b'&' | b'\t' | b'\n' | b'\r')) {
         return Ok(Cow::Borrowed(value));
     }
     let mut out = String::with_capacity(value.len());
     let mut rest = value;
-    while let Some((before, after)) = rest.split_once('&') {
-        let (name, more) = after.split_once(';').ok_or(xml(StreamCondition::NotWellFormed, "bare ampersand"))?;
+    while let Some(at) = rest.find(['&', '\t', '\n', '\r']) {
+        let (before, from) = rest.split_at(at);
         out.push_str(before);
-        out.push(reference(name)?);
-        rest = more;
+        if let Some(after) = from.strip_prefix('&') {
+            let (name, more) = after.split_once(';').ok_or(xml(StreamCondition::NotWellFormed, "bare ampersand"))?;
+            out.push(reference(name)?);
+            rest = more;
+        } else {
+            out.push(' ');
+            rest = from.strip_prefix("\r\n").or_else(|| from.get(1..)).unwrap_or("");
+        }
     }
     out.push_str(rest);
     Ok(Cow::Owned(out))
@@ -522,6 +670,14 @@ impl<'b> Writer<'b> {
         self.seal();
         // Writing to a String cannot fail.
         let _ = write!(self.out, "{value}");
+        self
+    }
+
+    /// Writes bytes as base64 text inside the element just started.
+    pub fn base64(&mut self, data: &[u8]) -> &mut Self {
+        use base64::Engine as _;
+        self.seal();
+        base64::engine::general_purpose::STANDARD.encode_string(data, self.out);
         self
     }
 
