@@ -99,6 +99,7 @@ pub mod error;
 #[cfg(feature = "io")]
 pub mod io {
     pub mod audio;
+    pub mod carrier;
     pub mod dns;
     pub mod driver;
     pub mod mdns;

@@ -57,7 +57,7 @@ impl Dns {
     /// Places to try for the client service of `domain`, in order, RFC 6120 §3.2.1: `_xmpps-client` and `_xmpp-client`
     /// mixed by priority and weight (XEP-0368 §3), the plain host when there is no record, nothing when the domain
     /// says with a `.` that it has no such service. `roll` gives random numbers for the weights.
-    pub async fn client_targets(&self, domain: &str, roll: &mut dyn FnMut() -> u32) -> Vec<Target> {
+    pub async fn client_targets(&self, domain: &str, roll: &mut (dyn FnMut() -> u32 + Send)) -> Vec<Target> {
         let ascii = domain.trim_end_matches('.');
         let (plain, direct) = tokio::join!(self.srv("_xmpp-client._tcp", ascii, false), self.srv("_xmpps-client._tcp", ascii, true));
         let found = plain.is_some() || direct.is_some();
@@ -130,7 +130,7 @@ fn interleave(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
 }
 
 /// RFC 2782: by priority, within one priority at random by weight.
-fn order(mut records: Vec<Record>, roll: &mut dyn FnMut() -> u32) -> Vec<Target> {
+fn order(mut records: Vec<Record>, roll: &mut (dyn FnMut() -> u32 + Send)) -> Vec<Target> {
     let mut out = Vec::with_capacity(records.len());
     records.sort_by_key(|r| (r.priority, r.weight));
     while let Some(first) = records.first() {
