@@ -1,0 +1,283 @@
+//! What goes into the engine and what comes out of it. Read XEP-0166 §6 and XEP-0167 §8 for the words used here.
+
+use crate::fault::ReasonCondition;
+use crate::media::codec::CodecName;
+use crate::transport::path::{Path, Transmit};
+use crate::wire::candidate::CandidateKind;
+use crate::wire::jid::{FullJid, Jid};
+use crate::wire::jingle::Sid;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+/// One call of this endpoint, from `call` or `Event::Incoming` until `Event::Ended`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CallId(pub u64);
+
+impl std::fmt::Display for CallId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Who did something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Party {
+    /// This side.
+    Local,
+    /// The other side.
+    Remote,
+}
+
+impl Party {
+    /// `local` or `remote`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Party::Local => "local",
+            Party::Remote => "remote",
+        }
+    }
+}
+
+/// What the shell gives to the engine.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// The signalling connection stands.
+    Connected(Option<crate::xmpp::stream::TlsInfo>),
+    /// TLS is up after [`Output::StartTls`].
+    TlsStarted(crate::xmpp::stream::TlsInfo),
+    /// Bytes of the signalling connection.
+    Bytes(&'a [u8]),
+    /// The signalling connection is gone; why, for people.
+    Closed(String),
+    /// UDP sockets that were bound on [`Output::OpenSockets`].
+    Sockets {
+        /// For this call.
+        call: CallId,
+        /// Bound addresses; empty when none could be bound.
+        bound: Vec<SocketAddr>,
+    },
+    /// A datagram, decrypted in place.
+    Datagram {
+        /// Bound address it came to.
+        local: SocketAddr,
+        /// Where it came from.
+        source: SocketAddr,
+        /// The whole of it.
+        bytes: &'a mut [u8],
+    },
+    /// Answer to [`Output::Resolve`]; empty when the name does not resolve.
+    Resolved {
+        /// As asked for.
+        name: String,
+        /// IPv4 and IPv6.
+        addrs: Vec<IpAddr>,
+    },
+}
+
+/// What the engine wants of the shell. Drain until [`Output::Timeout`].
+#[derive(Debug)]
+pub enum Output {
+    /// Connect to the account's server (or serverless peer) now.
+    Connect,
+    /// Write to the signalling connection.
+    Bytes(Vec<u8>),
+    /// Negotiate TLS on it.
+    StartTls,
+    /// Close it.
+    Close,
+    /// Send a datagram.
+    Transmit(Transmit),
+    /// Bind UDP sockets for a call.
+    OpenSockets {
+        /// For this call.
+        call: CallId,
+        /// Loopback addresses too.
+        lab: bool,
+    },
+    /// The call's sockets are needed no more.
+    CloseSockets(CallId),
+    /// Look a name up: `.local` by mDNS, any other by DNS.
+    Resolve(String),
+    /// For the application.
+    Event(Event),
+    /// Nothing more until then, unless something comes in.
+    Timeout(Option<Instant>),
+}
+
+/// State of the signalling connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signalling {
+    /// Signed in.
+    Up,
+    /// Lost; being brought back.
+    Reconnecting,
+    /// Gone for good.
+    Down,
+}
+
+/// What a connected call runs on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Connected {
+    /// From `call` or `accept` to the first encrypted path.
+    pub setup: Duration,
+    /// Kinds of both ends.
+    pub kinds: (CandidateKind, CandidateKind),
+    /// Addresses of both ends.
+    pub path: Path,
+    /// What we send with.
+    pub codec: CodecName,
+    /// `sha-256 AB:CD…` of the peer's DTLS certificate.
+    pub dtls_fingerprint: Option<String>,
+    /// SRTP suite.
+    pub profile: Option<&'static str>,
+}
+
+/// Why there is no more call, in the classes that people and exit codes tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndKind {
+    /// It was a call and one side hung up.
+    Completed,
+    /// The caller gave up before an answer.
+    Cancelled,
+    /// Rejected or busy.
+    Rejected,
+    /// Nobody answered in time.
+    NoAnswer,
+    /// The peer is offline, unknown, or cannot take such a call.
+    Unavailable,
+    /// No network path, or it died.
+    MediaFailed,
+    /// Certificate or fingerprint.
+    Security,
+    /// A limit or a policy, ours or the peer's.
+    Limit,
+    /// The signalling connection is gone.
+    SignallingLost,
+    /// A fault of ours or of the peer's software.
+    Failed,
+}
+
+/// End of a call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ended {
+    /// Class.
+    pub kind: EndKind,
+    /// XEP-0166 §7.4, if there was a session.
+    pub reason: Option<ReasonCondition>,
+    /// Who ended it.
+    pub by: Party,
+    /// From connected to the end; zero if it never was.
+    pub duration: Duration,
+    /// For people; text of the peer comes unescaped.
+    pub text: Option<String>,
+}
+
+/// What the application hears of.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// Signed in.
+    Online {
+        /// With the resource that the server gave.
+        jid: FullJid,
+        /// True after XEP-0198 resumption.
+        resumed: bool,
+    },
+    /// The signalling connection changed; calls that are up go on meanwhile.
+    Signalling(Signalling),
+    /// Signing in is refused; no further try is made.
+    Refused(Refusal),
+    /// Somebody calls. Nothing has been sent that tells an address or a presence.
+    Incoming {
+        /// The call.
+        call: CallId,
+        /// Session id.
+        sid: Sid,
+        /// Who calls.
+        from: Jid,
+        /// `audio`, …
+        media: Vec<String>,
+    },
+    /// The other side is being alerted.
+    Ringing(CallId),
+    /// The other side (or this one) took the call.
+    Accepted(CallId),
+    /// Media flows.
+    Connected {
+        /// The call.
+        call: CallId,
+        /// On what.
+        facts: Box<Connected>,
+    },
+    /// Media moved to another pair of addresses.
+    PathChanged {
+        /// The call.
+        call: CallId,
+        /// Kinds of both ends.
+        kinds: (CandidateKind, CandidateKind),
+        /// Addresses of both ends.
+        path: Path,
+    },
+    /// The peer pressed a key.
+    Digit {
+        /// The call.
+        call: CallId,
+        /// `0`–`9`, `*`, `#`, `A`–`D`
+        digit: char,
+    },
+    /// Hold began or ended.
+    Hold {
+        /// The call.
+        call: CallId,
+        /// Began.
+        on: bool,
+        /// By whom.
+        by: Party,
+    },
+    /// Mute began or ended.
+    Mute {
+        /// The call.
+        call: CallId,
+        /// Began.
+        on: bool,
+        /// By whom.
+        by: Party,
+    },
+    /// No packet for a while although the call is connected, or packets again.
+    MediaSilent {
+        /// The call.
+        call: CallId,
+        /// True: nothing arrives.
+        silent: bool,
+    },
+    /// The call is over.
+    Ended {
+        /// The call.
+        call: CallId,
+        /// How.
+        how: Box<Ended>,
+    },
+    /// Presence of a contact changed.
+    Presence {
+        /// Whose.
+        jid: Jid,
+        /// Available at all.
+        available: bool,
+    },
+}
+
+/// Why signing in is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Wrong password or account.
+    #[error("the server refuses the account: {0}")]
+    Authentication(String),
+    /// The connection is not as safe as it must be.
+    #[error("{0}")]
+    Security(String),
+    /// The server is not one for this domain, or ends the stream for good.
+    #[error("{0}")]
+    Server(String),
+}
