@@ -1,0 +1,189 @@
+//! One call: where its invitation or session stands, its leg and its sound. Read XEP-0166 §6, XEP-0353 §3 and
+//! XEP-0167 §8 before touching this file.
+
+use super::event::{CallId, EndKind, Ended, Party};
+use crate::fault::{ReasonCondition, StanzaCondition};
+use crate::jingle::content::ContentKey;
+use crate::jingle::session::{End, EndedBy};
+use crate::jingle::sessions::SessionId;
+use crate::media::audio::AudioPath;
+use crate::media::codec::Negotiated;
+use crate::transport::leg::Leg;
+use crate::wire::candidate::{Candidate, IceTransport};
+use crate::wire::description::PayloadType;
+use crate::wire::jid::Jid;
+use crate::wire::jingle::{Content, Group, Sid};
+use std::time::{Duration, Instant};
+
+/// Stanzas of transport-info kept for an incoming call that has no leg yet.
+pub(super) const EARLY_TRANSPORTS: usize = 64;
+
+/// Where a call stands.
+///
+/// ```text
+///  call(bare) ─▶ Proposed ── proceed ─┐
+///  call(full) ────────────────────────┴▶ Opening ── sockets ─▶ Offered ── session-accept ─▶ Active
+///
+///  propose ─▶ Alerting(Propose) ── accept() ─▶ Proceeding ── session-initiate ─┐
+///  session-initiate ─▶ Alerting(Offer) ── accept() ────────────────────────────┴▶ Answering ── sockets ─▶ Active
+///  from everywhere ── hang-up, refusal, time-out ─▶ gone
+/// ```
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// We asked all devices of a person.
+    Proposed,
+    /// The device to call is known; sockets are being bound.
+    Opening,
+    /// session-initiate is out.
+    Offered,
+    /// The local user is being asked about an invitation.
+    AlertingInvite,
+    /// The local user is being asked about a session.
+    AlertingOffer(Box<Offer>),
+    /// The user took the invitation; the session-initiate is awaited.
+    Proceeding,
+    /// The user took the session; sockets are being bound.
+    Answering(Box<Offer>),
+    /// Both sides accepted.
+    Active,
+}
+
+/// What an incoming session offers.
+#[derive(Debug)]
+pub(super) struct Offer {
+    /// The audio content.
+    pub(super) content: Content,
+    /// Groups of the offer.
+    pub(super) groups: Vec<Group>,
+}
+
+/// What is muted or held, by whom; each side has its own word.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Quiet {
+    pub(super) held_by_us: bool,
+    pub(super) held_by_peer: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) id: CallId,
+    pub(super) peer: Jid,
+    pub(super) sid: Sid,
+    /// Who called.
+    pub(super) caller: Party,
+    pub(super) stage: Stage,
+    pub(super) session: Option<SessionId>,
+    /// The call began with an invitation, so it ends with a finish (J353-12).
+    pub(super) invited: bool,
+    pub(super) media: Media,
+    /// When the local user wanted the call: `call` or `accept`.
+    pub(super) wanted: Option<Instant>,
+    pub(super) connected: Option<Instant>,
+    pub(super) quiet: Quiet,
+    /// Why we end it, where the reason on the wire says less.
+    pub(super) fault: Option<(EndKind, String)>,
+}
+
+/// The media half of a call; nothing of it exists before the local user wants the call.
+#[derive(Debug, Default)]
+pub(super) struct Media {
+    pub(super) leg: Option<Box<Leg>>,
+    pub(super) audio: Option<Box<AudioPath>>,
+    pub(super) content: Option<ContentKey>,
+    /// What we offered, to read the answer by.
+    pub(super) offered: Vec<PayloadType>,
+    pub(super) negotiated: Option<Negotiated>,
+    /// Transports of the peer that came before there was a leg.
+    pub(super) early: Vec<IceTransport>,
+    /// Local candidates gathered before the session could carry them.
+    pub(super) unsent: Vec<Candidate>,
+    pub(super) gathered: bool,
+}
+
+impl Call {
+    pub(super) fn new(id: CallId, peer: Jid, sid: Sid, caller: Party, stage: Stage) -> Self {
+        Self {
+            id,
+            peer,
+            sid,
+            caller,
+            stage,
+            session: None,
+            invited: false,
+            media: Media::default(),
+            wanted: None,
+            connected: None,
+            quiet: Quiet::default(),
+            fault: None,
+        }
+    }
+
+    /// True once media may flow: both sides accepted, the local one by a verb.
+    pub(super) fn may_talk(&self) -> bool {
+        matches!(self.stage, Stage::Active) && self.wanted.is_some()
+    }
+
+    /// A call that stands is not to be forgotten without a word to the peer.
+    pub(super) fn duration(&self, now: Instant) -> Duration {
+        self.connected.map(|at| now.saturating_duration_since(at)).unwrap_or_default()
+    }
+
+    pub(super) fn ended(&self, now: Instant, end: &End) -> Ended {
+        let (kind, text) = match &self.fault {
+            Some((kind, text)) => (*kind, Some(text.clone())),
+            None => (self.end_kind(end), end.text.clone()),
+        };
+        let by = match end.by {
+            EndedBy::Local | EndedBy::Timeout => Party::Local,
+            EndedBy::Remote | EndedBy::Refused(_) | EndedBy::TieBreak => Party::Remote,
+        };
+        Ended { kind, reason: Some(end.reason), by, duration: self.duration(now), text }
+    }
+
+    fn end_kind(&self, end: &End) -> EndKind {
+        match end.by {
+            EndedBy::Refused(condition) => match condition {
+                Some(
+                    StanzaCondition::ResourceConstraint
+                    | StanzaCondition::PolicyViolation
+                    | StanzaCondition::NotAllowed
+                    | StanzaCondition::Forbidden,
+                ) => EndKind::Limit,
+                Some(StanzaCondition::BadRequest | StanzaCondition::InternalServerError) => EndKind::Failed,
+                Some(_) | None => EndKind::Unavailable,
+            },
+            EndedBy::TieBreak => EndKind::Cancelled,
+            EndedBy::Timeout => match self.stage {
+                Stage::Active => EndKind::SignallingLost,
+                Stage::Proposed
+                | Stage::Opening
+                | Stage::Offered
+                | Stage::AlertingInvite
+                | Stage::AlertingOffer(_)
+                | Stage::Proceeding
+                | Stage::Answering(_) => EndKind::NoAnswer,
+            },
+            EndedBy::Local | EndedBy::Remote => reason_kind(end.reason),
+        }
+    }
+}
+
+/// The class of a reason of XEP-0166 §7.4.
+pub(super) fn reason_kind(reason: ReasonCondition) -> EndKind {
+    match reason {
+        ReasonCondition::Success | ReasonCondition::AlternativeSession => EndKind::Completed,
+        ReasonCondition::Busy | ReasonCondition::Decline => EndKind::Rejected,
+        ReasonCondition::Cancel => EndKind::Cancelled,
+        ReasonCondition::Timeout | ReasonCondition::Expired => EndKind::NoAnswer,
+        ReasonCondition::Gone
+        | ReasonCondition::FailedApplication
+        | ReasonCondition::IncompatibleParameters
+        | ReasonCondition::UnsupportedApplications
+        | ReasonCondition::UnsupportedTransports => EndKind::Unavailable,
+        ReasonCondition::ConnectivityError | ReasonCondition::FailedTransport | ReasonCondition::MediaError => {
+            EndKind::MediaFailed
+        }
+        ReasonCondition::SecurityError => EndKind::Security,
+        ReasonCondition::GeneralError => EndKind::Failed,
+    }
+}
