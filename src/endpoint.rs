@@ -7,8 +7,6 @@ pub mod event;
 mod offer;
 mod signalling;
 
-use crate::config::SessionPolicies;
-use crate::fault::ReasonCondition;
 use crate::jingle::invite::{Invites, InvitesConfig};
 use crate::jingle::session::SessionContext;
 use crate::jingle::sessions::{Callers, SessionId, Sessions, SessionsConfig};
@@ -22,8 +20,367 @@ use call::Call;
 use event::{CallId, Event, Input, Output};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
+pub use signalling::Account;
 use signalling::Link;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
+
+/// Who may learn our network addresses before the user accepted a call (J176-24, J176-25).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AddressPolicy {
+    /// Contacts: an incoming call of theirs may prepare its path while it rings.
+    Contacts,
+    /// Nobody.
+    #[default]
+    Accept,
+    /// Nobody ever: only relayed addresses are used.
+    RelayOnly,
+}
+
+/// A STUN or TURN server by name, from the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedServer {
+    /// Name or address.
+    pub host: String,
+    /// UDP port.
+    pub port: u16,
+    /// Kind and credentials; its address is filled in when the name is known.
+    pub server: IceServer,
+}
+
+/// What calls are made of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MediaConfig {
+    /// In order of preference.
+    pub codecs: Vec<CodecName>,
+    /// Only relayed candidates.
+    pub relay_only: bool,
+    /// Loopback and private addresses are allowed on both sides; for tests on one machine.
+    pub lab: bool,
+    /// SHA-256 (or other digest) of the only peer certificate that is accepted.
+    pub require_fingerprint: Option<Vec<u8>>,
+    /// STUN and TURN servers beside those of XEP-0215.
+    pub servers: Vec<NamedServer>,
+    /// Knobs of the audio path.
+    pub audio: AudioConfig,
+}
+
+impl Default for MediaConfig {
+    fn default() -> Self {
+        Self {
+            codecs: vec![CodecName::Opus, CodecName::G722, CodecName::Pcmu, CodecName::Pcma],
+            relay_only: false,
+            lab: false,
+            require_fingerprint: None,
+            servers: Vec::new(),
+            audio: AudioConfig::default(),
+        }
+    }
+}
+
+/// Everything an endpoint is told once.
+#[derive(Debug, Clone)]
+pub struct EndpointConfig {
+    /// How it signals.
+    pub account: Account,
+    /// Policy, timers and caps of sessions.
+    pub context: SessionContext,
+    /// Who may call.
+    pub callers: Callers,
+    /// Who may learn addresses.
+    pub address_policy: AddressPolicy,
+    /// What calls are made of.
+    pub media: MediaConfig,
+}
+
+/// A verb that does not fit; nothing was sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Misuse {
+    /// Not signed in.
+    #[error("not signed in")]
+    Offline,
+    /// No such call, or not any more.
+    #[error("no such call")]
+    NoCall,
+    /// It is not an incoming call that awaits its answer.
+    #[error("the call does not await an answer")]
+    NotRinging,
+    /// It is not accepted yet.
+    #[error("the call is not up")]
+    NotActive,
+    /// The cap on calls is reached.
+    #[error("no more calls fit")]
+    TooManyCalls,
+    /// Not a digit, or no way to send one.
+    #[error("{0}")]
+    Digit(String),
+}
+
+/// The sans-IO engine of one account. One mutation, then drain [`Endpoint::poll_output`] until [`Output::Timeout`].
+#[derive(Debug)]
+pub struct Endpoint {
+    config: EndpointConfig,
+    identity: Arc<Identity>,
+    link: Link,
+    sessions: Sessions,
+    invites: Invites,
+    calls: BTreeMap<CallId, Call>,
+    by_session: BTreeMap<SessionId, CallId>,
+    /// Bound addresses and the call they belong to.
+    routes: BTreeMap<SocketAddr, CallId>,
+    outputs: VecDeque<Output>,
+    /// Addresses of names that calls wait for, and the answers so far.
+    names: BTreeMap<String, Vec<IpAddr>>,
+    asked: BTreeSet<String>,
+    rng: ChaCha20Rng,
+    last_call: u64,
+    /// RTCP CNAME of this process, RFC 7022.
+    cname: String,
+    /// Wall-clock time at one instant.
+    clock: (Instant, SystemTime),
+    /// Reused for every datagram that is sent.
+    datagram: Vec<u8>,
+}
+
+impl Endpoint {
+    /// An endpoint that first wants to connect. `wall` is the wall-clock time at `now`; `seed` gives all randomness but
+    /// that of keys.
+    #[must_use]
+    pub fn new(now: Instant, wall: SystemTime, seed: [u8; 32], identity: Arc<Identity>, config: EndpointConfig) -> Self {
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        let mut next_seed = || {
+            let mut seed = [0; 32];
+            rng.fill_bytes(&mut seed);
+            seed
+        };
+        let link = Link::new(now, next_seed(), &config.account);
+        let local = config.account.jid();
+        let sessions = Sessions::new(SessionsConfig {
+            local: local.clone(),
+            context: config.context.clone(),
+            callers: config.callers.clone(),
+            rate: crate::config::InitiateRate::default(),
+            redirect: None,
+            seed: next_seed(),
+        });
+        let invites = Invites::new(InvitesConfig {
+            local,
+            timers: config.context.timers,
+            limits: config.context.limits,
+            rate: crate::config::InitiateRate::default(),
+        });
+        let mut cname = String::with_capacity(16);
+        for _ in 0..2 {
+            cname.push_str(&format!("{:08x}", rng.next_u32()));
+        }
+        let mut endpoint = Self {
+            config,
+            identity,
+            link,
+            sessions,
+            invites,
+            calls: BTreeMap::new(),
+            by_session: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            outputs: VecDeque::new(),
+            names: BTreeMap::new(),
+            asked: BTreeSet::new(),
+            rng,
+            last_call: 0,
+            cname,
+            clock: (now, wall),
+            datagram: Vec::with_capacity(1500),
+        };
+        for server in endpoint.config.media.servers.clone() {
+            endpoint.resolve(server.host);
+        }
+        endpoint.start(now);
+        endpoint
+    }
+
+    /// Takes one input.
+    pub fn handle_input(&mut self, now: Instant, input: Input<'_>) {
+        match input {
+            Input::Datagram { local, source, bytes } => return self.handle_datagram(now, local, source, bytes),
+            Input::Sockets { call, bound } => self.handle_sockets(now, call, &bound),
+            Input::Resolved { name, addrs } => self.handle_resolved(now, &name, addrs),
+            signalling => self.link.handle_input(now, signalling),
+        }
+        self.pump(now);
+    }
+
+    fn handle_datagram(&mut self, now: Instant, local: SocketAddr, source: SocketAddr, bytes: &mut [u8]) {
+        let Some(id) = self.routes.get(&local).copied() else { return };
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        let talking = call.may_talk();
+        let Some(leg) = &mut call.media.leg else { return };
+        let received = leg.handle_datagram(now, local, source, bytes);
+        match (received, &mut call.media.audio) {
+            // Fast path: an RTP packet changes nothing but the jitter buffer.
+            (Some(rtp), Some(audio)) if talking => audio.handle_rtp(now, &rtp.header, rtp.payload),
+            (Some(_), _) => {}
+            (None, _) => {
+                self.drain_leg(now, id);
+                self.pump(now);
+            }
+        }
+    }
+
+    /// Time has come to `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.link.handle_timeout(now);
+        self.sessions.handle_timeout(now);
+        self.invites.handle_timeout(now);
+        let ids: Vec<CallId> = self.calls.keys().copied().collect();
+        for id in ids {
+            if let Some(leg) = self.calls.get_mut(&id).and_then(|c| c.media.leg.as_mut())
+                && leg.poll_timeout().is_some_and(|(at, _)| at <= now)
+            {
+                leg.handle_timeout(now);
+                self.drain_leg(now, id);
+            }
+        }
+        self.signalling_timeout(now);
+        self.pump(now);
+    }
+
+    /// The next thing the shell has to do. [`Output::Timeout`] is the last of a round.
+    pub fn poll_output(&mut self) -> Output {
+        if let Some(output) = self.outputs.pop_front() {
+            return output;
+        }
+        for call in self.calls.values_mut() {
+            if let Some(transmit) = call.media.leg.as_mut().and_then(|l| l.poll_transmit()) {
+                return Output::Transmit(transmit);
+            }
+        }
+        let legs = self.calls.values_mut().filter_map(|c| c.media.leg.as_mut()).filter_map(|l| l.poll_timeout());
+        let earliest = legs
+            .map(|(at, _)| at)
+            .chain(self.sessions.poll_timeout().map(|(at, _)| at))
+            .chain(self.invites.poll_timeout())
+            .chain(self.link.poll_timeout())
+            .chain(self.signalling_deadline())
+            .min();
+        Output::Timeout(earliest)
+    }
+
+    /// Figures of a call: leg and sound, as far as they exist.
+    #[must_use]
+    pub fn stats(&self, now: Instant, id: CallId) -> Option<(LegStats, Option<AudioStats>)> {
+        let call = self.calls.get(&id)?;
+        let leg = call.media.leg.as_ref()?.stats();
+        Some((leg, call.media.audio.as_ref().map(|a| a.stats(now))))
+    }
+
+    /// Calls that are not over.
+    pub fn calls(&self) -> impl Iterator<Item = CallId> + '_ {
+        self.calls.keys().copied()
+    }
+
+    /// The peer of a call; full once its device is known.
+    #[must_use]
+    pub fn peer(&self, id: CallId) -> Option<&Jid> {
+        self.calls.get(&id).map(|c| &c.peer)
+    }
+
+    /// Hangs up everything and signs out.
+    pub fn shut_down(&mut self, now: Instant) {
+        let ids: Vec<CallId> = self.calls.keys().copied().collect();
+        for id in ids {
+            // A call that has just ended by itself is no fault.
+            let _ = self.hang_up(now, id);
+        }
+        self.link.close(now);
+        self.pump(now);
+    }
+
+    /// Carries news between the parts until there are none.
+    fn pump(&mut self, now: Instant) {
+        loop {
+            let mut moved = self.pump_link(now);
+            while let Some(transmit) = self.sessions.poll_transmit() {
+                self.send_session(now, transmit);
+                moved = true;
+            }
+            while let Some(transmit) = self.invites.poll_transmit() {
+                self.send_invite(now, transmit);
+                moved = true;
+            }
+            while let Some((session, event)) = self.sessions.poll_event() {
+                self.handle_session_event(now, session, event);
+                moved = true;
+            }
+            while let Some(event) = self.invites.poll_event() {
+                self.handle_invite_event(now, event);
+                moved = true;
+            }
+            if !moved {
+                return;
+            }
+        }
+    }
+
+    fn emit(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    fn next_call_id(&mut self) -> CallId {
+        self.last_call += 1;
+        CallId(self.last_call)
+    }
+
+    fn next_seed(&mut self) -> [u8; 32] {
+        let mut seed = [0; 32];
+        self.rng.fill_bytes(&mut seed);
+        seed
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.rng.next_u64()
+    }
+
+    fn wall(&self, now: Instant) -> SystemTime {
+        self.clock.1 + now.saturating_duration_since(self.clock.0)
+    }
+
+    /// Asks the shell for a name, once until it is answered.
+    fn resolve(&mut self, name: String) {
+        if self.asked.insert(name.clone()) {
+            self.outputs.push_back(Output::Resolve(name));
+        }
+    }
+
+    fn handle_resolved(&mut self, now: Instant, name: &str, addrs: Vec<IpAddr>) {
+        self.asked.remove(name);
+        if name.ends_with(".local") {
+            for call in self.calls.values_mut() {
+                if let Some(leg) = &mut call.media.leg {
+                    leg.resolved(now, name, &addrs);
+                }
+            }
+            let ids: Vec<CallId> = self.calls.keys().copied().collect();
+            for id in ids {
+                self.drain_leg(now, id);
+            }
+        } else {
+            self.names.insert(name.to_owned(), addrs);
+        }
+    }
+
+    /// STUN and TURN servers whose addresses are known: the configured ones, then those of XEP-0215.
+    fn ice_servers(&self) -> Vec<IceServer> {
+        let mut servers = Vec::new();
+        for named in self.config.media.servers.iter().chain(self.link.services()) {
+            let literal = named.host.trim_matches(['[', ']']).parse::<IpAddr>().ok();
+            let known = literal.or_else(|| self.names.get(&named.host).and_then(|a| a.first()).copied());
+            if let Some(ip) = known {
+                servers.push(IceServer { addr: SocketAddr::new(ip, named.port), ..named.server.clone() });
+            }
+        }
+        servers
+    }
+}

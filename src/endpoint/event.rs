@@ -6,6 +6,7 @@ use crate::transport::path::{Path, Transmit};
 use crate::wire::candidate::CandidateKind;
 use crate::wire::jid::{FullJid, Jid};
 use crate::wire::jingle::Sid;
+use crate::xmpp::stream::TlsInfo;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -43,9 +44,14 @@ impl Party {
 #[derive(Debug)]
 pub enum Input<'a> {
     /// The signalling connection stands.
-    Connected(Option<crate::xmpp::stream::TlsInfo>),
+    Connected {
+        /// Set with direct TLS.
+        tls: Option<TlsInfo>,
+        /// The other end is on this machine.
+        loopback: bool,
+    },
     /// TLS is up after [`Output::StartTls`].
-    TlsStarted(crate::xmpp::stream::TlsInfo),
+    TlsStarted(TlsInfo),
     /// Bytes of the signalling connection.
     Bytes(&'a [u8]),
     /// The signalling connection is gone; why, for people.

@@ -55,8 +55,13 @@ pub enum CarrierCommand {
 /// What the task tells the driver.
 #[derive(Debug)]
 pub enum CarrierEvent {
-    /// The connection stands; with direct TLS it tells its facts.
-    Connected(Option<TlsFacts>),
+    /// The connection stands.
+    Connected {
+        /// Set with direct TLS.
+        tls: Option<TlsFacts>,
+        /// The other end is on this machine.
+        loopback: bool,
+    },
     /// TLS is up after [`CarrierCommand::StartTls`].
     TlsStarted(TlsFacts),
     /// Bytes from the peer.
@@ -93,7 +98,8 @@ pub fn open(route: Route, seed: u32) -> CarrierTask {
         };
         match connect(route, seed).await {
             Ok((carrier, facts)) => {
-                if events.send(CarrierEvent::Connected(facts)).await.is_ok() {
+                let loopback = carrier.peer_addr().is_ok_and(|a| a.ip().is_loopback());
+                if events.send(CarrierEvent::Connected { tls: facts, loopback }).await.is_ok() {
                     run(carrier, &domain, starttls, commands, &events).await;
                 }
             }

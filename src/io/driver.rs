@@ -1,1 +1,490 @@
-//! driver
+//! The task that runs an endpoint: one input in, all outputs drained. The only rule here is that order.
+//! Read `endpoint.rs` before touching this file.
+
+use super::carrier::{self, CarrierCommand, CarrierEvent, CarrierTask, Route};
+use super::dns::{Dns, Target};
+use super::tcp::{ConnectError, TlsFacts};
+use super::mdns::MdnsResolver;
+use super::udp::{self, BindPolicy, BoundSocket};
+use crate::endpoint::event::{CallId, Event, Input, Output, Refusal};
+use crate::endpoint::{Endpoint, EndpointConfig, Misuse};
+use crate::fault::ReasonCondition;
+use crate::media::audio::{AudioStats, FRAME_SAMPLES};
+use crate::transport::dtls::Identity;
+use crate::transport::leg::LegStats;
+use crate::wire::jid::Jid;
+use crate::xmpp::stream::{TlsInfo, TlsVersion};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+
+/// 20 ms of sound: 48 kHz mono.
+pub type Frame = [i16; FRAME_SAMPLES];
+
+/// How long a frame lasts.
+pub const FRAME: Duration = Duration::from_millis(20);
+/// Frames and datagrams that may wait; a slow reader loses the newest.
+const QUEUE: usize = 512;
+
+/// Where the signalling connection comes from.
+#[derive(Debug, Clone)]
+pub enum Signalling {
+    /// The account's server.
+    Server {
+        /// XMPP domain.
+        domain: String,
+        /// Skips the look-up.
+        server: Option<Target>,
+        /// Trust.
+        tls: Arc<rustls::ClientConfig>,
+    },
+    /// Connect to a serverless peer.
+    Connect {
+        /// Where it listens.
+        target: Target,
+        /// Pin.
+        tls: Arc<rustls::ClientConfig>,
+    },
+    /// Await a serverless peer.
+    Listen {
+        /// Bound already, so that the caller knows the port.
+        listener: Arc<TcpListener>,
+        /// Our certificate, perhaps a pin.
+        tls: Arc<rustls::ServerConfig>,
+    },
+}
+
+/// What the application asks of the driver.
+#[derive(Debug)]
+pub enum Command {
+    /// Start a call.
+    Call(Jid, oneshot::Sender<Result<CallId, Misuse>>),
+    /// Take an incoming call.
+    Accept(CallId, oneshot::Sender<Result<(), Misuse>>),
+    /// Decline it.
+    Reject(CallId, ReasonCondition),
+    /// End a call.
+    HangUp(CallId),
+    /// Hold or resume.
+    Hold(CallId, bool, oneshot::Sender<Result<(), Misuse>>),
+    /// Mute or unmute.
+    Mute(CallId, bool, oneshot::Sender<Result<(), Misuse>>),
+    /// Send a digit.
+    Digit(CallId, char, oneshot::Sender<Result<(), Misuse>>),
+    /// Where heard frames of a call go; replaces the one before.
+    Listen(CallId, mpsc::Sender<Frame>),
+    /// 20 ms of the microphone.
+    Speak(CallId, Box<Frame>),
+    /// Figures of a call.
+    Stats(CallId, oneshot::Sender<Option<(LegStats, Option<AudioStats>)>>),
+    /// Hang up everything, sign out, end the task.
+    ShutDown(oneshot::Sender<()>),
+}
+
+/// A datagram as it came in.
+struct Datagram {
+    local: SocketAddr,
+    source: SocketAddr,
+    bytes: Vec<u8>,
+}
+
+/// What tasks of the driver report to it.
+enum Report {
+    Bound(CallId, Vec<BoundSocket>),
+    Resolved(String, Vec<IpAddr>),
+}
+
+struct Sockets {
+    bound: Vec<BoundSocket>,
+    readers: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        for reader in &self.readers {
+            reader.abort();
+        }
+    }
+}
+
+struct Driver {
+    endpoint: Endpoint,
+    signalling: Signalling,
+    carrier: Option<CarrierTask>,
+    /// A serverless connection that is being awaited.
+    accepting: Option<tokio::task::JoinHandle<std::io::Result<tokio::net::TcpStream>>>,
+    sockets: BTreeMap<CallId, Sockets>,
+    listeners: BTreeMap<CallId, mpsc::Sender<Frame>>,
+    datagrams: (mpsc::Sender<Datagram>, mpsc::Receiver<Datagram>),
+    reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
+    /// Made when the first `.local` name comes; `Some(None)` where there is no multicast.
+    mdns: Option<Option<Arc<MdnsResolver>>>,
+    events: mpsc::Sender<Event>,
+    /// Events that the application has not room for yet.
+    waiting: VecDeque<Event>,
+    closing: Option<oneshot::Sender<()>>,
+    seed: u32,
+}
+
+/// Events that wait for a slow application before the least important ones are dropped.
+const EVENTS: usize = 1024;
+/// What a sign-out may take.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+
+/// Starts the task. Dropping `commands` ends it.
+#[must_use]
+pub fn start(
+    signalling: Signalling,
+    identity: Arc<Identity>,
+    config: EndpointConfig,
+    seed: [u8; 32],
+) -> (mpsc::Sender<Command>, mpsc::Receiver<Event>) {
+    let (command_in, commands) = mpsc::channel(QUEUE);
+    let (events, event_out) = mpsc::channel(QUEUE);
+    let number = seed.iter().take(4).fold(0u32, |all, b| all << 8 | u32::from(*b));
+    let endpoint = Endpoint::new(Instant::now(), SystemTime::now(), seed, identity, config);
+    let driver = Driver {
+        endpoint,
+        signalling,
+        carrier: None,
+        accepting: None,
+        sockets: BTreeMap::new(),
+        listeners: BTreeMap::new(),
+        datagrams: mpsc::channel(QUEUE),
+        reports: mpsc::channel(QUEUE),
+        mdns: None,
+        events,
+        waiting: VecDeque::new(),
+        closing: None,
+        seed: number,
+    };
+    tokio::spawn(driver.run(commands));
+    (command_in, event_out)
+}
+
+fn tls_info(facts: &TlsFacts) -> TlsInfo {
+    // Without TLS 1.3 there is no exporter here (`tcp::start_tls`).
+    let version = if facts.exporter.is_some() { TlsVersion::Tls13 } else { TlsVersion::Tls12 };
+    TlsInfo { version, exporter: facts.exporter.clone() }
+}
+
+/// What woke the driver.
+enum Wake {
+    Command(Option<Command>),
+    Carrier(Option<CarrierEvent>),
+    Accepted(std::io::Result<tokio::net::TcpStream>),
+    Datagram(Datagram),
+    Report(Report),
+    Frame,
+    Timeout,
+    Room,
+}
+
+impl Driver {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut clock = tokio::time::interval(FRAME);
+        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
+        let mut close_by: Option<Instant> = None;
+        loop {
+            let timeout = self.drain();
+            if self.closing.is_some() && close_by.is_none() {
+                close_by = Some(Instant::now() + CLOSE_LIMIT);
+            }
+            if self.closing.is_some() && (self.carrier.is_none() || close_by.is_some_and(|at| at <= Instant::now())) {
+                break;
+            }
+            let deadline = [timeout, close_by].into_iter().flatten().min();
+            let wake = self.wait(&mut commands, &mut clock, deadline).await;
+            let now = Instant::now();
+            match wake {
+                Wake::Command(Some(command)) => self.handle_command(now, command),
+                Wake::Command(None) => {
+                    let (done, _) = oneshot::channel();
+                    self.endpoint.shut_down(now);
+                    self.closing.get_or_insert(done);
+                }
+                Wake::Carrier(event) => self.handle_carrier(now, event),
+                Wake::Accepted(stream) => self.handle_accepted(stream),
+                Wake::Datagram(mut datagram) => {
+                    let (local, source) = (datagram.local, datagram.source);
+                    self.endpoint.handle_input(now, Input::Datagram { local, source, bytes: &mut datagram.bytes });
+                }
+                Wake::Report(Report::Resolved(name, addrs)) => {
+                    self.endpoint.handle_input(now, Input::Resolved { name, addrs });
+                }
+                Wake::Report(Report::Bound(call, bound)) => self.handle_bound(now, call, bound),
+                Wake::Frame => self.play(now),
+                Wake::Timeout => self.endpoint.handle_timeout(now),
+                Wake::Room => {}
+            }
+        }
+        if let Some(done) = self.closing.take() {
+            // The application may not wait for the end.
+            let _ = done.send(());
+        }
+    }
+
+    async fn wait(
+        &mut self,
+        commands: &mut mpsc::Receiver<Command>,
+        clock: &mut tokio::time::Interval,
+        deadline: Option<Instant>,
+    ) -> Wake {
+        let playing = !self.listeners.is_empty();
+        if !playing {
+            clock.reset();
+        }
+        let closing = self.closing.is_some();
+        let carrier = async {
+            match &mut self.carrier {
+                Some(task) => task.events.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        let accepted = async {
+            match &mut self.accepting {
+                Some(task) => task.await.unwrap_or_else(|_| Err(std::io::ErrorKind::Interrupted.into())),
+                None => std::future::pending().await,
+            }
+        };
+        let sleep = async {
+            match deadline {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // Sound first: it is what people hear.
+            biased;
+            _ = clock.tick(), if playing => Wake::Frame,
+            Some(datagram) = self.datagrams.1.recv() => Wake::Datagram(datagram),
+            command = commands.recv(), if !closing => Wake::Command(command),
+            event = carrier => Wake::Carrier(event),
+            stream = accepted => Wake::Accepted(stream),
+            Some(report) = self.reports.1.recv() => Wake::Report(report),
+            _ = self.events.reserve(), if !self.waiting.is_empty() => Wake::Room,
+            () = sleep => Wake::Timeout,
+        }
+    }
+
+    /// Carries out what the endpoint wants; gives its next deadline.
+    fn drain(&mut self) -> Option<Instant> {
+        loop {
+            match self.endpoint.poll_output() {
+                Output::Timeout(at) => {
+                    self.flush_events();
+                    return at;
+                }
+                Output::Connect => self.connect(),
+                Output::Bytes(bytes) => self.tell_carrier(CarrierCommand::Write(bytes)),
+                Output::StartTls => self.tell_carrier(CarrierCommand::StartTls),
+                Output::Close => {
+                    self.tell_carrier(CarrierCommand::Close);
+                    self.carrier = None;
+                }
+                Output::Transmit(transmit) => self.send(transmit.local, transmit.destination, &transmit.contents),
+                Output::OpenSockets { call, lab } => self.open_sockets(call, lab),
+                Output::CloseSockets(call) => {
+                    self.sockets.remove(&call);
+                    self.listeners.remove(&call);
+                }
+                Output::Resolve(name) => self.resolve(name),
+                Output::Event(event) => self.waiting.push_back(event),
+            }
+        }
+    }
+
+    fn flush_events(&mut self) {
+        while let Some(event) = self.waiting.pop_front() {
+            if let Err(mpsc::error::TrySendError::Full(event)) = self.events.try_send(event) {
+                self.waiting.push_front(event);
+                break;
+            }
+        }
+        if self.waiting.len() > EVENTS {
+            // The end of a call is never dropped; a peer that presses keys faster than anybody reads is.
+            self.waiting.retain(|e| !matches!(e, Event::Digit { .. } | Event::Hold { .. } | Event::Mute { .. } | Event::Presence { .. }));
+        }
+    }
+
+    fn tell_carrier(&mut self, command: CarrierCommand) {
+        if let Some(task) = &self.carrier
+            && task.commands.try_send(command).is_err()
+        {
+            // The server has not read for so long that the queue is full: the connection is as good as dead.
+            self.carrier = None;
+            self.endpoint.handle_input(Instant::now(), Input::Closed("the connection does not take any more".into()));
+        }
+    }
+
+    fn connect(&mut self) {
+        self.seed = self.seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        match &self.signalling {
+            Signalling::Server { domain, server, tls } => {
+                let route = Route::Client { domain: domain.clone(), server: server.clone(), config: Arc::clone(tls) };
+                self.carrier = Some(carrier::open(route, self.seed));
+            }
+            Signalling::Connect { target, tls } => {
+                let route = Route::Serverless { target: target.clone(), config: Arc::clone(tls) };
+                self.carrier = Some(carrier::open(route, self.seed));
+            }
+            Signalling::Listen { listener, .. } => {
+                let listener = Arc::clone(listener);
+                self.accepting = Some(tokio::spawn(async move { listener.accept().await.map(|(stream, _)| stream) }));
+            }
+        }
+    }
+
+    fn handle_accepted(&mut self, stream: std::io::Result<tokio::net::TcpStream>) {
+        self.accepting = None;
+        match (stream, &self.signalling) {
+            (Ok(stream), Signalling::Listen { tls, .. }) => {
+                let route = Route::Accepted { stream, config: Arc::clone(tls) };
+                self.carrier = Some(carrier::open(route, self.seed));
+            }
+            (Ok(_), Signalling::Server { .. } | Signalling::Connect { .. }) => {}
+            (Err(why), _) => self.endpoint.handle_input(Instant::now(), Input::Closed(why.to_string())),
+        }
+    }
+
+    fn handle_carrier(&mut self, now: Instant, event: Option<CarrierEvent>) {
+        let input = match event {
+            Some(CarrierEvent::Connected { tls, loopback }) => {
+                Input::Connected { tls: tls.as_ref().map(tls_info), loopback }
+            }
+            Some(CarrierEvent::TlsStarted(facts)) => Input::TlsStarted(tls_info(&facts)),
+            Some(CarrierEvent::Bytes(bytes)) => {
+                self.endpoint.handle_input(now, Input::Bytes(&bytes));
+                return;
+            }
+            Some(CarrierEvent::Closed(why)) => {
+                self.carrier = None;
+                Input::Closed(why)
+            }
+            Some(CarrierEvent::Failed(why)) => {
+                self.carrier = None;
+                if let ConnectError::Certificate { .. } = why {
+                    // Another attempt meets the same certificate.
+                    self.waiting.push_back(Event::Refused(Refusal::Security(why.to_string())));
+                    return;
+                }
+                Input::Closed(why.to_string())
+            }
+            None => {
+                self.carrier = None;
+                Input::Closed("the connection is gone".into())
+            }
+        };
+        self.endpoint.handle_input(now, input);
+    }
+
+    fn handle_command(&mut self, now: Instant, command: Command) {
+        // Whoever asked may have stopped waiting for the answer.
+        match command {
+            Command::Call(to, reply) => drop(reply.send(self.endpoint.call(now, &to))),
+            Command::Accept(call, reply) => drop(reply.send(self.endpoint.accept(now, call))),
+            Command::Reject(call, reason) => drop(self.endpoint.reject(now, call, reason)),
+            Command::HangUp(call) => drop(self.endpoint.hang_up(now, call)),
+            Command::Hold(call, on, reply) => drop(reply.send(self.endpoint.hold(now, call, on))),
+            Command::Mute(call, on, reply) => drop(reply.send(self.endpoint.mute(now, call, on))),
+            Command::Digit(call, digit, reply) => drop(reply.send(self.endpoint.send_digit(call, digit))),
+            Command::Listen(call, frames) => drop(self.listeners.insert(call, frames)),
+            Command::Speak(call, frame) => {
+                let sockets = &self.sockets;
+                self.endpoint.push_audio(now, call, frame.as_slice(), &mut |route, datagram| {
+                    send(sockets, route.local, route.destination, datagram);
+                });
+            }
+            Command::Stats(call, reply) => drop(reply.send(self.endpoint.stats(now, call))),
+            Command::ShutDown(done) => {
+                self.endpoint.shut_down(now);
+                self.closing = Some(done);
+            }
+        }
+    }
+
+    /// One frame for every listener.
+    fn play(&mut self, now: Instant) {
+        let calls: Vec<CallId> = self.listeners.keys().copied().collect();
+        for call in calls {
+            let mut frame: Frame = [0; FRAME_SAMPLES];
+            self.endpoint.pull_audio(now, call, &mut frame);
+            let gone = self
+                .listeners
+                .get(&call)
+                .is_some_and(|l| matches!(l.try_send(frame), Err(mpsc::error::TrySendError::Closed(_))));
+            if gone {
+                self.listeners.remove(&call);
+            }
+        }
+    }
+
+    fn open_sockets(&self, call: CallId, lab: bool) {
+        let reports = self.reports.0.clone();
+        tokio::spawn(async move {
+            let bound = udp::bind_sockets(&BindPolicy { lab, ..BindPolicy::default() }).await.unwrap_or_else(|why| {
+                tracing::warn!(%why, "no UDP socket can be bound");
+                Vec::new()
+            });
+            // The driver may be gone.
+            let _ = reports.send(Report::Bound(call, bound)).await;
+        });
+    }
+
+    fn handle_bound(&mut self, now: Instant, call: CallId, bound: Vec<BoundSocket>) {
+        let readers = bound.iter().cloned().map(|socket| tokio::spawn(read(socket, self.datagrams.0.clone()))).collect();
+        let addrs: Vec<SocketAddr> = bound.iter().map(|s| s.addr).collect();
+        self.sockets.insert(call, Sockets { bound, readers });
+        self.endpoint.handle_input(now, Input::Sockets { call, bound: addrs });
+    }
+
+    fn send(&self, local: SocketAddr, destination: SocketAddr, datagram: &[u8]) {
+        send(&self.sockets, local, destination, datagram);
+    }
+
+    fn resolve(&mut self, name: String) {
+        let reports = self.reports.0.clone();
+        let local = name.ends_with(".local");
+        let mdns = if local {
+            self.mdns.get_or_insert_with(|| MdnsResolver::new().map(Arc::new)).clone()
+        } else {
+            None
+        };
+        tokio::spawn(async move {
+            let addrs = match (local, mdns) {
+                (true, Some(mdns)) => mdns.resolve(&name).await.into_iter().collect(),
+                (true, None) => Vec::new(),
+                (false, _) => Dns::new().addresses(&name, 0).await.into_iter().map(|a| a.ip()).collect(),
+            };
+            // The driver may be gone.
+            let _ = reports.send(Report::Resolved(name, addrs)).await;
+        });
+    }
+}
+
+async fn read(socket: BoundSocket, datagrams: mpsc::Sender<Datagram>) {
+    let local = socket.addr;
+    let outcome = udp::receive(&socket.socket, |source, bytes| {
+        // A full queue loses the datagram, as a full socket buffer would.
+        match datagrams.try_send(Datagram { local, source, bytes: bytes.to_vec() }) {
+            Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => ControlFlow::Continue(()),
+            Err(mpsc::error::TrySendError::Closed(_)) => ControlFlow::Break(()),
+        }
+    })
+    .await;
+    if let Err(why) = outcome {
+        tracing::warn!(%why, "a UDP socket is beyond use");
+    }
+}
+
+fn send(sockets: &BTreeMap<CallId, Sockets>, local: SocketAddr, destination: SocketAddr, datagram: &[u8]) {
+    let Some(owner) = sockets.values().find(|s| s.bound.iter().any(|b| b.addr == local)) else { return };
+    if let Err(why) = udp::send_to(&owner.bound, local, destination, datagram) {
+        // A dead route loses a datagram; ICE and RTP live with loss.
+        tracing::trace!(%why, "a datagram is lost");
+    }
+}
