@@ -192,6 +192,8 @@ pub enum Event {
     },
     /// The signalling connection changed; calls that are up go on meanwhile.
     Signalling(Signalling),
+    /// The server could not be reached; another attempt follows.
+    ConnectFailed(String),
     /// Signing in is refused; no further try is made.
     Refused(Refusal),
     /// Somebody calls. Nothing has been sent that tells an address or a presence.

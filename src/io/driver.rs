@@ -166,6 +166,22 @@ pub fn start(
     (command_in, event_out)
 }
 
+/// Runs a future beside the driver.
+pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(future);
+}
+
+/// A seed that nobody can guess.
+pub(crate) fn random_seed() -> [u8; 32] {
+    let mut seed = [0; 32];
+    if aws_lc_rs::rand::fill(&mut seed).is_err() {
+        // Without randomness nothing of a call would be safe.
+        tracing::error!("the system gives no randomness");
+        std::process::abort();
+    }
+    seed
+}
+
 fn tls_info(facts: &TlsFacts) -> TlsInfo {
     // Without TLS 1.3 there is no exporter here (`tcp::start_tls`).
     let version = if facts.exporter.is_some() { TlsVersion::Tls13 } else { TlsVersion::Tls12 };
@@ -385,7 +401,11 @@ impl Driver {
     fn handle_command(&mut self, now: Instant, command: Command) {
         // Whoever asked may have stopped waiting for the answer.
         match command {
-            Command::Call(to, reply) => drop(reply.send(self.endpoint.call(now, &to))),
+            Command::Call(to, reply) => {
+                if let Err(Ok(unwanted)) = reply.send(self.endpoint.call(now, &to)) {
+                    drop(self.endpoint.hang_up(now, unwanted));
+                }
+            }
             Command::Accept(call, reply) => drop(reply.send(self.endpoint.accept(now, call))),
             Command::Reject(call, reason) => drop(self.endpoint.reject(now, call, reason)),
             Command::HangUp(call) => drop(self.endpoint.hang_up(now, call)),
