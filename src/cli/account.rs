@@ -1,0 +1,300 @@
+//! Account flags, the configuration file and the password, put together into a client.
+
+use super::args::{Account, Media};
+use super::output::Output;
+use super::{Exit, Failure};
+use crate::client::{AddressPolicy, Callers, Client, ClientBuilder, CodecName, NamedServer};
+use crate::config::Secret;
+use crate::endpoint::MediaConfig;
+use crate::transport::gather::{IceServer, IceServerKind};
+use crate::wire::jid::{BareJid, Jid};
+use serde::Deserialize;
+use std::io::{IsTerminal, Read};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// The configuration file; every key is optional and has a flag that replaces it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct File {
+    account: Option<String>,
+    password: Option<String>,
+    server: Option<String>,
+    #[serde(default)]
+    direct_tls: bool,
+    ca_file: Option<PathBuf>,
+    address_policy: Option<Policy>,
+    #[serde(default)]
+    stun: Vec<String>,
+    #[serde(default)]
+    turn: Vec<Turn>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Policy {
+    Contacts,
+    Accept,
+    RelayOnly,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Turn {
+    url: String,
+    username: Option<String>,
+    password: Option<String>,
+}
+
+fn config(text: impl Into<String>) -> Failure {
+    Failure::new(Exit::Config, text)
+}
+
+fn usage(text: impl Into<String>) -> Failure {
+    Failure::new(Exit::Usage, text)
+}
+
+/// Reads the configuration file: the given one, or the user's if it exists.
+fn load(given: Option<&Path>) -> Result<(File, Option<PathBuf>), Failure> {
+    let path = match given {
+        Some(path) => Some(path.to_path_buf()),
+        None => default_path().filter(|p| p.exists()),
+    };
+    let Some(path) = path else { return Ok((File::default(), None)) };
+    let text = std::fs::read_to_string(&path)
+        .map_err(|why| config(format!("the configuration file {} cannot be read: {why}", path.display())))?;
+    let file: File = toml::from_str(&text)
+        .map_err(|why| config(format!("the configuration file {} is wrong: {}", path.display(), why.to_string().trim())))?;
+    let secret = file.password.is_some() || file.turn.iter().any(|t| t.password.is_some());
+    if secret && !private(&path) {
+        return Err(config(format!(
+            "the configuration file {} holds a password but others may read it. Run: chmod 600 {}",
+            path.display(),
+            path.display()
+        )));
+    }
+    Ok((file, Some(path)))
+}
+
+fn default_path() -> Option<PathBuf> {
+    let base = std::env::var_os("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config")))?;
+    Some(base.join("offhook").join("config.toml"))
+}
+
+#[cfg(unix)]
+fn private(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o077 == 0)
+}
+
+#[cfg(not(unix))]
+fn private(_path: &Path) -> bool {
+    true
+}
+
+/// In this order: `--password-file`, `OFFHOOK_PASSWORD`, the configuration file, a prompt on a terminal.
+fn password(options: &Account, file: &File, jid: &Jid) -> Result<String, Failure> {
+    if let Some(path) = &options.password_file {
+        let mut text = String::new();
+        if path.as_os_str() == "-" {
+            std::io::stdin().read_to_string(&mut text).map_err(|why| config(format!("no password on stdin: {why}")))?;
+        } else {
+            text = std::fs::read_to_string(path)
+                .map_err(|why| config(format!("the password file {} cannot be read: {why}", path.display())))?;
+        }
+        return Ok(text.trim_end_matches(['\r', '\n']).to_owned());
+    }
+    if let Ok(password) = std::env::var("OFFHOOK_PASSWORD") {
+        return Ok(password);
+    }
+    if let Some(password) = &file.password {
+        return Ok(password.clone());
+    }
+    if std::io::stdin().is_terminal() {
+        return rpassword::prompt_password(format!("Password of {jid}: "))
+            .map_err(|why| config(format!("no password could be read: {why}")));
+    }
+    Err(config("no password. Give --password-file FILE (- for stdin), or set OFFHOOK_PASSWORD"))
+}
+
+/// `AB:CD…` or `abcd…`, 64 digits.
+pub(crate) fn sha256(text: &str) -> Result<[u8; 32], Failure> {
+    let digits: Vec<u8> = text.trim().trim_start_matches("sha-256").bytes().filter(u8::is_ascii_hexdigit).collect();
+    let mut out = [0; 32];
+    if digits.len() != 64 {
+        return Err(usage(format!("a SHA-256 has 64 hexadecimal digits, not {}", digits.len())));
+    }
+    for (byte, pair) in out.iter_mut().zip(digits.chunks(2)) {
+        let pair = std::str::from_utf8(pair).unwrap_or_default();
+        *byte = u8::from_str_radix(pair, 16).map_err(|_| usage("a SHA-256 has hexadecimal digits only"))?;
+    }
+    Ok(out)
+}
+
+/// `HOST:PORT` or `HOST`; an IPv6 address stands in brackets.
+fn host_port(text: &str, default: u16) -> Result<(String, u16), Failure> {
+    let bad = || usage(format!("{text:?} is not HOST:PORT"));
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') || host.starts_with('[') => (host, port.parse().map_err(|_| bad())?),
+        Some(_) | None => (text, default),
+    };
+    let host = host.trim_matches(['[', ']']);
+    if host.is_empty() { Err(bad()) } else { Ok((host.to_owned(), port)) }
+}
+
+fn ice_server(kind: IceServerKind, text: &str, credentials: Option<&Turn>) -> Result<NamedServer, Failure> {
+    let rest = text.strip_prefix("stun:").or_else(|| text.strip_prefix("turn:")).unwrap_or(text);
+    if rest.starts_with("turns:") || rest.starts_with("stuns:") || text.ends_with("transport=tcp") {
+        return Err(usage(format!("{text}: TURN over TCP and TLS is not there yet; UDP is")));
+    }
+    let (host, port) = host_port(rest.split('?').next().unwrap_or(rest), 3478)?;
+    let addr = SocketAddr::new(host.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), port);
+    let server = IceServer {
+        kind,
+        addr,
+        username: credentials.and_then(|c| c.username.clone()),
+        password: credentials.and_then(|c| c.password.clone()).map(Secret::new),
+    };
+    Ok(NamedServer { host, port, server })
+}
+
+fn codecs(names: &[String]) -> Result<Vec<CodecName>, Failure> {
+    if names.is_empty() {
+        return Ok(MediaConfig::default().codecs);
+    }
+    names
+        .iter()
+        .map(|name| {
+            CodecName::ALL
+                .iter()
+                .find(|c| c.as_str().eq_ignore_ascii_case(name.trim()))
+                .copied()
+                .ok_or_else(|| usage(format!("{name:?} is no codec. Known: opus, g722, pcmu, pcma")))
+        })
+        .collect()
+}
+
+/// `contacts`, `all`, or a list of JIDs.
+pub(crate) fn callers(text: &str) -> Result<Callers, Failure> {
+    match text {
+        "contacts" => Ok(Callers::Contacts),
+        "all" => Ok(Callers::Everyone),
+        list => list
+            .split(',')
+            .map(|jid| BareJid::new(jid.trim()).map_err(|why| usage(format!("{jid:?} is no JID: {why}"))))
+            .collect::<Result<_, _>>()
+            .map(Callers::Listed),
+    }
+}
+
+/// `user@host`, `user@host/device` or `xmpp:user@host`.
+pub(crate) fn address(text: &str) -> Result<Jid, Failure> {
+    let plain = text.strip_prefix("xmpp:").unwrap_or(text);
+    let plain = plain.split(['?', ';']).next().unwrap_or(plain);
+    Jid::new(plain).map_err(|why| usage(format!("{text:?} is no address: {why}")))
+}
+
+fn local_name() -> String {
+    let user = std::env::var("USER").ok().filter(|u| u.chars().all(|c| c.is_ascii_alphanumeric())).unwrap_or_default();
+    if user.is_empty() { "me@offhook.invalid".to_owned() } else { format!("{user}@offhook.invalid") }
+}
+
+/// A builder with everything that flags and the configuration file say.
+pub(crate) fn builder(options: &Account, media: &Media, output: &Output) -> Result<ClientBuilder, Failure> {
+    let (file, _) = load(options.config.as_deref())?;
+    let mut builder = Client::builder();
+    if media.lab {
+        output.warning("--lab: loopback and private addresses are used as candidates; only for tests on one machine");
+    }
+    let name = options.account.clone().or_else(|| file.account.clone());
+    let pin = options.pin.as_deref().map(sha256).transpose()?;
+    if let Some(listen) = options.serverless {
+        builder = builder.serverless(listen, pin).account(address(&name.unwrap_or_else(local_name))?);
+    } else if let Some(connect) = options.connect {
+        let pin = pin.ok_or_else(|| usage("--connect needs --pin"))?;
+        builder = builder.connect(connect, pin).account(address(&name.unwrap_or_else(local_name))?);
+    } else {
+        let name = name.ok_or_else(|| {
+            config("no account. Give --account JID (or the key 'account' in the configuration file), or --serverless")
+        })?;
+        let jid = address(&name)?;
+        builder = builder.password(password(options, &file, &jid)?).account(jid);
+        if let Some(server) = options.server.as_ref().or(file.server.as_ref()) {
+            let direct = options.direct_tls || file.direct_tls;
+            let (host, port) = host_port(server, if direct { 5223 } else { 5222 })?;
+            builder = builder.server(host, port, direct);
+        }
+        if let Some(path) = options.ca_file.as_ref().or(file.ca_file.as_ref()) {
+            builder = builder.ca_file(path);
+        }
+        if options.insecure_plaintext {
+            builder = builder.insecure_plaintext();
+        }
+    }
+    let policy = match file.address_policy {
+        _ if media.relay_only => AddressPolicy::RelayOnly,
+        Some(Policy::Contacts) => AddressPolicy::Contacts,
+        Some(Policy::RelayOnly) => AddressPolicy::RelayOnly,
+        Some(Policy::Accept) | None => AddressPolicy::Accept,
+    };
+    let mut servers = Vec::new();
+    for text in media.stun.iter().chain(&file.stun) {
+        servers.push(ice_server(IceServerKind::Stun, text, None)?);
+    }
+    for text in &media.turn {
+        let known = file.turn.iter().find(|t| t.url.split('?').next() == text.split('?').next());
+        servers.push(ice_server(IceServerKind::Turn, text, known)?);
+    }
+    if media.turn.is_empty() {
+        for turn in &file.turn {
+            servers.push(ice_server(IceServerKind::Turn, &turn.url, Some(turn))?);
+        }
+    }
+    let require_fingerprint = options.require_fingerprint.as_deref().map(sha256).transpose()?.map(|f| f.to_vec());
+    Ok(builder.address_policy(policy).media(MediaConfig {
+        codecs: codecs(&media.codec)?,
+        relay_only: media.relay_only,
+        lab: media.lab,
+        require_fingerprint,
+        servers,
+        ..MediaConfig::default()
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn hosts_and_ports_are_split_with_and_without_brackets() {
+        assert_eq!(host_port("a.test:1", 9).unwrap(), ("a.test".into(), 1));
+        assert_eq!(host_port("a.test", 9).unwrap(), ("a.test".into(), 9));
+        assert_eq!(host_port("[::1]:7", 9).unwrap(), ("::1".into(), 7));
+        assert_eq!(host_port("::1", 9).unwrap(), ("::1".into(), 9));
+        assert!(host_port(":5", 9).is_err());
+    }
+
+    #[test]
+    fn an_xmpp_uri_is_an_address() {
+        assert_eq!(address("xmpp:juliet@capulet.lit?call").unwrap().as_str(), "juliet@capulet.lit");
+        assert!(address("@").is_err());
+    }
+
+    #[test]
+    fn a_fingerprint_is_read_with_and_without_colons() {
+        let plain = "ab".repeat(32);
+        let colons = vec!["AB"; 32].join(":");
+        assert_eq!(sha256(&plain).unwrap(), sha256(&colons).unwrap());
+        assert!(sha256("ab").is_err());
+    }
+
+    #[test]
+    fn callers_are_contacts_all_or_a_list() {
+        assert_eq!(callers("contacts").unwrap(), Callers::Contacts);
+        assert!(matches!(callers("a@b.c, d@e.f").unwrap(), Callers::Listed(list) if list.len() == 2));
+        assert!(callers("a@b@c").is_err());
+    }
+}
