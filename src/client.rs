@@ -8,9 +8,7 @@ use crate::io::dns::Target;
 use crate::io::driver::{self, Command};
 use crate::io::tls::{self, SelfSigned};
 use crate::jingle::session::{SessionContext, SessionPolicy};
-use crate::media::audio::AudioStats;
 use crate::transport::dtls::Identity;
-use crate::transport::leg::LegStats;
 use crate::wire::jid::{FullJid, Jid};
 use crate::xmpp::stream::{StreamConfig, TlsPolicy};
 use std::collections::BTreeMap;
@@ -19,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 
-pub use crate::endpoint::event::{Connected, EndKind, Ended, Party, Signalling};
+pub use crate::endpoint::event::{CallStats, Connected, EndKind, Ended, Party, Signalling};
 pub use crate::endpoint::{AddressPolicy, Misuse, NamedServer};
 pub use crate::fault::ReasonCondition;
 pub use crate::io::driver::{FRAME, Frame};
@@ -606,7 +604,7 @@ impl Call {
     }
 
     /// Figures so far; `None` before there is media.
-    pub async fn stats(&self) -> Option<(LegStats, Option<AudioStats>)> {
+    pub async fn stats(&self) -> Option<CallStats> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::Stats(self.id, reply)).await.ok()?;
         answer.await.ok()?

@@ -10,14 +10,14 @@ mod signalling;
 use crate::jingle::invite::{Invites, InvitesConfig};
 use crate::jingle::session::SessionContext;
 use crate::jingle::sessions::{Callers, SessionId, Sessions, SessionsConfig};
-use crate::media::audio::{AudioConfig, AudioStats};
+use crate::media::audio::AudioConfig;
 use crate::media::codec::CodecName;
+use crate::media::quality::{QualityInput, quality};
 use crate::transport::dtls::Identity;
 use crate::transport::gather::IceServer;
-use crate::transport::leg::LegStats;
 use crate::wire::jid::Jid;
 use call::Call;
-use event::{CallId, Event, Input, Output};
+use event::{CallId, CallStats, Event, Input, Output};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 pub use signalling::Account;
@@ -25,7 +25,7 @@ use signalling::Link;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Who may learn our network addresses before the user accepted a call (J176-24, J176-25).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -268,12 +268,40 @@ impl Endpoint {
         Output::Timeout(earliest)
     }
 
-    /// Figures of a call: leg and sound, as far as they exist.
+    /// Figures of a call; `None` before there is media.
     #[must_use]
-    pub fn stats(&self, now: Instant, id: CallId) -> Option<(LegStats, Option<AudioStats>)> {
+    pub fn stats(&self, now: Instant, id: CallId) -> Option<CallStats> {
         let call = self.calls.get(&id)?;
-        let leg = call.media.leg.as_ref()?.stats();
-        Some((leg, call.media.audio.as_ref().map(|a| a.stats(now))))
+        let leg = call.media.leg.as_ref()?.stats(now);
+        let audio = call.media.audio.as_ref()?.stats(now);
+        let rtt = leg.rtcp.rtt.or(leg.rtt);
+        let loss_in = f64::from(leg.rtcp.loss_in_fraction.unwrap_or_default());
+        let concealed = audio.concealed_ms as f64 / (audio.played_ms.max(1)) as f64;
+        let heard = quality(QualityInput {
+            codec: audio.receive_codec.unwrap_or(audio.send_codec),
+            // FEC repairs part of what the network lost; packets that came too late count as lost.
+            loss: concealed,
+            burst_ratio: 1.0,
+            buffer: Duration::from_secs_f64(audio.buffer_ms.max(0.0) / 1000.0),
+            rtt: rtt.unwrap_or_default(),
+        });
+        Some(CallStats {
+            pair: leg.kinds.zip(leg.path).map(|((local, remote), path)| (local, remote, path)),
+            rtt,
+            loss_in,
+            loss_out: f64::from(leg.rtcp.loss_out_fraction.unwrap_or_default()),
+            jitter_ms: f64::from(leg.rtcp.jitter_in_ms.unwrap_or_default()),
+            buffer_ms: audio.buffer_ms,
+            mos: heard.mos,
+            bitrate_in_bps: audio.bitrate_in_bps,
+            bitrate_out_bps: audio.bitrate_out_bps,
+            packets_in: leg.rtcp.packets_in,
+            packets_out: leg.rtcp.packets_out,
+            lost_in: u64::try_from(leg.rtcp.packets_lost_in).unwrap_or(0),
+            concealed_ms: audio.concealed_ms,
+            dropped_datagrams: leg.dropped_datagrams,
+            codec: audio.send_codec,
+        })
     }
 
     /// Calls that are not over.

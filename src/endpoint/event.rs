@@ -139,6 +139,41 @@ pub struct Connected {
     pub profile: Option<&'static str>,
 }
 
+/// Figures of a call at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CallStats {
+    /// Kinds and addresses of both ends, once there is a path.
+    pub pair: Option<(CandidateKind, CandidateKind, Path)>,
+    /// Round trip: of RTCP, or else of ICE.
+    pub rtt: Option<Duration>,
+    /// Share of packets lost on the way in during the last report interval, 0 to 1.
+    pub loss_in: f64,
+    /// Share of ours lost, as the peer says, 0 to 1.
+    pub loss_out: f64,
+    /// Interarrival jitter of what comes in.
+    pub jitter_ms: f64,
+    /// Delay of the jitter buffer.
+    pub buffer_ms: f64,
+    /// Mean opinion score of what is heard, 1 to 4.5 (G.107).
+    pub mos: f64,
+    /// Payload bits per second received.
+    pub bitrate_in_bps: u32,
+    /// Payload bits per second sent.
+    pub bitrate_out_bps: u32,
+    /// RTP packets received.
+    pub packets_in: u64,
+    /// RTP packets sent.
+    pub packets_out: u64,
+    /// RTP packets lost on the way in since the start.
+    pub lost_in: u64,
+    /// Milliseconds of sound that were made up because nothing came.
+    pub concealed_ms: u64,
+    /// Datagrams that were dropped: strangers, forgeries, replays.
+    pub dropped_datagrams: u64,
+    /// What we send with.
+    pub codec: CodecName,
+}
+
 /// Why there is no more call, in the classes that people and exit codes tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndKind {

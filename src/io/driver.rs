@@ -6,12 +6,11 @@ use super::dns::{Dns, Target};
 use super::tcp::{ConnectError, TlsFacts};
 use super::mdns::MdnsResolver;
 use super::udp::{self, BindPolicy, BoundSocket};
-use crate::endpoint::event::{CallId, Event, Input, Output, Refusal};
+use crate::endpoint::event::{CallId, CallStats, Event, Input, Output, Refusal};
 use crate::endpoint::{Endpoint, EndpointConfig, Misuse};
 use crate::fault::ReasonCondition;
-use crate::media::audio::{AudioStats, FRAME_SAMPLES};
+use crate::media::audio::FRAME_SAMPLES;
 use crate::transport::dtls::Identity;
-use crate::transport::leg::LegStats;
 use crate::wire::jid::Jid;
 use crate::xmpp::stream::{TlsInfo, TlsVersion};
 use std::collections::{BTreeMap, VecDeque};
@@ -80,7 +79,7 @@ pub enum Command {
     /// 20 ms of the microphone.
     Speak(CallId, Box<Frame>),
     /// Figures of a call.
-    Stats(CallId, oneshot::Sender<Option<(LegStats, Option<AudioStats>)>>),
+    Stats(CallId, oneshot::Sender<Option<CallStats>>),
     /// Hang up everything, sign out, end the task.
     ShutDown(oneshot::Sender<()>),
 }
