@@ -257,14 +257,10 @@ impl Endpoint {
                 return Output::Transmit(transmit);
             }
         }
+        let signalling = [self.link.poll_timeout(), self.invites.poll_timeout(), self.signalling_deadline()];
+        let sessions = self.sessions.poll_timeout().map(|(at, _)| at);
         let legs = self.calls.values_mut().filter_map(|c| c.media.leg.as_mut()).filter_map(|l| l.poll_timeout());
-        let earliest = legs
-            .map(|(at, _)| at)
-            .chain(self.sessions.poll_timeout().map(|(at, _)| at))
-            .chain(self.invites.poll_timeout())
-            .chain(self.link.poll_timeout())
-            .chain(self.signalling_deadline())
-            .min();
+        let earliest = legs.map(|(at, _)| at).chain(sessions).chain(signalling.into_iter().flatten()).min();
         Output::Timeout(earliest)
     }
 

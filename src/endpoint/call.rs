@@ -98,7 +98,27 @@ pub(super) struct Media {
     /// Local candidates gathered before the session could carry them.
     pub(super) unsent: Vec<Candidate>,
     pub(super) gathered: bool,
+    /// All local candidates, to be signalled again after an ICE restart.
+    pub(super) candidates: Vec<Candidate>,
 }
+
+impl Media {
+    /// The codecs are agreed: sound can flow, and RTCP knows the clocks it measures by.
+    pub(super) fn settle(&mut self, negotiated: Negotiated, audio: AudioPath) {
+        let rate = |pt: u8| {
+            negotiated.payload_types.iter().find(|p| p.id == pt).and_then(|p| p.clock_rate_hz).unwrap_or(NARROW_CLOCK_HZ)
+        };
+        if let Some(leg) = &mut self.leg {
+            let receiving: Vec<(u8, u32)> = negotiated.payload_types.iter().map(|p| (p.id, rate(p.id))).collect();
+            leg.set_clock_rates(rate(negotiated.send_payload_type), &receiving);
+        }
+        self.negotiated = Some(negotiated);
+        self.audio = Some(Box::new(audio));
+    }
+}
+
+/// RTP clock of the static payload types that we know (RFC 3551 table 4), G.722 included.
+const NARROW_CLOCK_HZ: u32 = 8_000;
 
 impl Call {
     pub(super) fn new(id: CallId, peer: Jid, sid: Sid, caller: Party, stage: Stage) -> Self {

@@ -13,6 +13,7 @@ use crate::media::audio::{AudioEvent, AudioPath};
 use crate::media::codec;
 use crate::transport::leg::{Carrier, Leg, LegConfig, LegEvent, LegFault, Protection};
 use crate::transport::path::Route;
+use crate::transport::srtp::SrtpProfile;
 use crate::wire::candidate::{CandidateAddr, Fingerprint, IceTransport};
 use crate::wire::description::Info;
 use crate::wire::jid::Jid;
@@ -276,7 +277,7 @@ impl Endpoint {
         let relay_only = self.config.media.relay_only || self.config.address_policy == AddressPolicy::RelayOnly;
         config.carrier = Carrier::Ice { servers: self.ice_servers(), relay_only, lab: self.config.media.lab };
         config.max_remote_candidates = self.config.context.limits.remote_candidates;
-        config.cname.clone_from(&self.cname);
+        config.cname = Some(self.cname.clone());
         debug_assert!(matches!(config.protection, Protection::Dtls(_)));
         let wall = self.wall(now);
         let seed = self.next_seed();
@@ -334,8 +335,7 @@ impl Endpoint {
         let candidates = std::mem::take(&mut call.media.unsent);
         let (content, groups) = offer::answered(&offer.content, &offer.groups, &negotiated, leg, &cname, candidates);
         call.media.content = Some(ContentKey::of(&content));
-        call.media.negotiated = Some(negotiated);
-        call.media.audio = Some(Box::new(audio));
+        call.media.settle(negotiated, audio);
         call.stage = Stage::Active;
         let Some(session) = call.session else { return };
         match self.sessions.act(session, |s| s.accept(now, vec![content], groups)).and_then(|r| r) {
@@ -553,10 +553,9 @@ impl Endpoint {
             return self.fail_call(now, id, EndKind::Unavailable, ReasonCondition::FailedApplication, text);
         };
         match AudioPath::new(seed, negotiated.clone(), self.config.media.audio) {
-            Ok(audio) => call.media.audio = Some(Box::new(audio)),
+            Ok(audio) => call.media.settle(negotiated, audio),
             Err(why) => return self.fail_call(now, id, EndKind::Failed, ReasonCondition::MediaError, why.to_string()),
         }
-        call.media.negotiated = Some(negotiated);
         call.stage = Stage::Active;
         if let Some(transport) = offer::ice(theirs).cloned() {
             self.apply_remote(now, id, &transport);
@@ -654,6 +653,7 @@ impl Endpoint {
             let Some(call) = self.calls.get_mut(&id) else { return };
             match event {
                 LegEvent::LocalCandidate(candidate) => {
+                    call.media.candidates.push(candidate.clone());
                     call.media.unsent.push(candidate);
                     news = true;
                 }
@@ -667,6 +667,7 @@ impl Endpoint {
                     call.connected = Some(now);
                     let setup = call.wanted.map(|at| now.saturating_duration_since(at)).unwrap_or_default();
                     let Some(codec) = call.media.negotiated.as_ref().map(|n| n.send) else { continue };
+                    let profile = profile.map(SrtpProfile::sdes_name);
                     let dtls_fingerprint = fingerprint.as_ref().map(offer::fingerprint_text);
                     let facts =
                         Box::new(Connected { setup, kinds: (local, remote), path, codec, dtls_fingerprint, profile });
@@ -675,7 +676,15 @@ impl Endpoint {
                 LegEvent::PathChanged { local, remote, path } => {
                     self.emit(Event::PathChanged { call: id, kinds: (local, remote), path });
                 }
+                LegEvent::ServerFailed { why, .. } => tracing::info!(call = id.0, %why, "a STUN or TURN server is of no use"),
                 LegEvent::PathLost => tracing::info!(call = id.0, "the media path is silent"),
+                LegEvent::PathRestored => tracing::info!(call = id.0, "the media path is back"),
+                LegEvent::Restarted(_) => {
+                    // J176-19: new credentials with all candidates; `trickle` reads the new ones from the leg.
+                    call.media.unsent.clone_from(&call.media.candidates);
+                    news = true;
+                }
+                LegEvent::Bye(_) => {}
                 LegEvent::Closed => {
                     // The signalling says so too, unless it is gone (threat: server killed in a call).
                     if !self.online() {

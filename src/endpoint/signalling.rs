@@ -228,3 +228,37 @@ impl Endpoint {
         }
     }
 }
+
+impl Endpoint {
+    fn signed_in(&mut self, now: Instant) {
+        self.send(now, Stanza::Presence(Presence::new(None, PresenceType::Available)));
+    }
+
+    fn is_contact(&self, _peer: &Jid) -> bool {
+        true
+    }
+
+    pub(super) fn device_to_call(&self, to: &Jid) -> Option<Jid> {
+        to.is_full().then(|| to.clone())
+    }
+
+    fn handle_iq(&mut self, now: Instant, iq: Iq) {
+        let Some(from) = iq.from.clone() else { return };
+        let contact = self.is_contact(&from);
+        match iq.kind {
+            IqKind::Set(IqPayload::Jingle(jingle)) => {
+                self.sessions.handle_input(now, &from, contact, SessionInput::Set { id: iq.id, jingle });
+            }
+            IqKind::Get(_) | IqKind::Set(_) => {}
+            IqKind::Result(_) => self.sessions.handle_input(now, &from, contact, SessionInput::Result { id: iq.id }),
+            IqKind::Error(error) => {
+                let error = IqError { condition: Some(error.condition), jingle: error.jingle, redirect: error.address };
+                self.sessions.handle_input(now, &from, contact, SessionInput::Error { id: iq.id, error });
+            }
+        }
+    }
+
+    fn handle_message(&mut self, _now: Instant, _message: Message, _via: Via) {}
+
+    fn handle_presence(&mut self, _now: Instant, _presence: &Presence) {}
+}
