@@ -459,3 +459,259 @@ fn check_declaration(text: &str) -> Result<()> {
     }
     if versioned { Ok(()) } else { Err(BAD) }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use super::*;
+    use proptest::prelude::*;
+
+    const HEAD: &str = "<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
+                        xmlns:stream='http://etherx.jabber.org/streams' version=\"1.0\">";
+
+    fn drain(framer: &mut Framer, out: &mut Vec<String>) -> Result<()> {
+        loop {
+            match framer.next()? {
+                Some(Frame::Open(text)) => out.push(format!("open {text}")),
+                Some(Frame::Element(text)) => out.push(text.to_owned()),
+                Some(Frame::Close) => out.push("close".to_owned()),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn frames(input: &[u8], chunk: usize) -> (Vec<String>, Option<StreamCondition>) {
+        let mut framer = Framer::new(&XmlLimits::default());
+        let mut out = Vec::new();
+        for part in input.chunks(chunk) {
+            framer.push(part);
+            match drain(&mut framer, &mut out) {
+                Ok(()) => {}
+                Err(Malformed::Xml { condition, .. }) => return (out, Some(condition)),
+                Err(other) => panic!("{other}"),
+            }
+        }
+        (out, None)
+    }
+
+    fn condition(input: &str) -> Option<StreamCondition> {
+        let whole = frames(input.as_bytes(), usize::MAX);
+        assert_eq!(frames(input.as_bytes(), 1), whole, "{input}");
+        whole.1
+    }
+
+    fn in_stream(input: &str) -> Option<StreamCondition> {
+        condition(&format!("{HEAD}{input}"))
+    }
+
+    #[test]
+    fn a_stream_is_cut_alike_in_any_portions() {
+        let input = format!(
+            "{HEAD}\n <a x='>\"' y=\"'/>\"/> <b><![CDATA[</b>]]]]><c/>é€𝄞&amp;</b>\t<stream:features/></stream:stream>\n"
+        );
+        let want = vec![
+            format!("open {}", HEAD.split_once("?>").unwrap().1),
+            "<a x='>\"' y=\"'/>\"/>".to_owned(),
+            "<b><![CDATA[</b>]]]]><c/>é€𝄞&amp;</b>".to_owned(),
+            "<stream:features/>".to_owned(),
+            "close".to_owned(),
+        ];
+        for chunk in 1..=input.len() {
+            assert_eq!(frames(input.as_bytes(), chunk), (want.clone(), None), "portions of {chunk}");
+        }
+    }
+
+    #[test]
+    fn an_empty_root_opens_and_closes() {
+        assert_eq!(frames(b"<a/> ", 1), (vec!["open <a/>".to_owned(), "close".to_owned()], None));
+    }
+
+    #[test]
+    fn restricted_xml_is_refused_at_once() {
+        for input in ["<!-- c -->", "<!DOCTYPE a>", "<?pi x?>", "<a><!--", "<a><?p", "<a><!D", "<?xml-stylesheet?>"] {
+            assert_eq!(in_stream(input), Some(StreamCondition::RestrictedXml), "{input}");
+            assert_eq!(condition(input), Some(StreamCondition::RestrictedXml), "{input}");
+        }
+    }
+
+    #[test]
+    fn the_xml_declaration_is_the_first_thing_or_nothing() {
+        assert_eq!(in_stream("<?xml version='1.0'?>"), Some(StreamCondition::NotWellFormed));
+        assert_eq!(in_stream("<a><?xml version='1.0'?></a>"), Some(StreamCondition::NotWellFormed));
+        assert_eq!(condition(" <?xml version='1.0'?>"), Some(StreamCondition::NotWellFormed));
+        assert_eq!(condition("<?xml version='1.0'?><?xml version='1.0'?>"), Some(StreamCondition::NotWellFormed));
+    }
+
+    #[test]
+    fn declarations_are_checked() {
+        for (text, want) in [
+            ("<?xml version='1.0'?>", None),
+            ("<?xml version=\"1.0\" encoding='utf-8' standalone='yes' ?>", None),
+            ("<?xml version = '1.0'?>", None),
+            ("<?xml version='1.1'?>", Some(StreamCondition::UnsupportedVersion)),
+            ("<?xml version='1.0' encoding='UTF-16'?>", Some(StreamCondition::UnsupportedEncoding)),
+            ("<?xml version='1.0' encoding='iso-8859-1'?>", Some(StreamCondition::UnsupportedEncoding)),
+            ("<?xml encoding='UTF-8'?>", Some(StreamCondition::NotWellFormed)),
+            ("<?xml encoding='UTF-8' version='1.0'?>", Some(StreamCondition::NotWellFormed)),
+            ("<?xml version='1.0'encoding='UTF-8'?>", Some(StreamCondition::NotWellFormed)),
+            ("<?xml version=1.0?>", Some(StreamCondition::NotWellFormed)),
+            ("<?xml version='1.0' é='?>", Some(StreamCondition::NotWellFormed)),
+            ("<?xml ?>", Some(StreamCondition::NotWellFormed)),
+        ] {
+            assert_eq!(condition(&format!("{text}<a>")), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn other_encodings_are_told_apart_from_bad_xml() {
+        let utf16: Vec<u8> = "<a/>".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let utf16be: Vec<u8> = "<a/>".encode_utf16().flat_map(u16::to_be_bytes).collect();
+        let marked = [&[0xFF, 0xFE][..], &utf16].concat();
+        let latin1 = [HEAD.as_bytes(), b"<a>\xE9</a>"].concat();
+        let overlong = [HEAD.as_bytes(), b"<a>\xC0\x80</a>"].concat();
+        let surrogate = [HEAD.as_bytes(), b"<a>\xED\xA0\x80</a>"].concat();
+        for input in [&utf16, &utf16be, &marked, &latin1, &overlong, &surrogate] {
+            for chunk in [1, 2, usize::MAX] {
+                assert_eq!(frames(input, chunk).1, Some(StreamCondition::UnsupportedEncoding), "{input:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn text_has_no_place_between_stanzas() {
+        assert_eq!(in_stream("<a/>junk"), Some(StreamCondition::BadFormat));
+        assert_eq!(in_stream("<![CDATA[x]]>"), Some(StreamCondition::NotWellFormed));
+        assert_eq!(condition("junk"), Some(StreamCondition::NotWellFormed));
+        // RFC 6120 §11.6: a byte order mark is an ordinary character.
+        assert_eq!(condition("\u{FEFF}<a>"), Some(StreamCondition::NotWellFormed));
+        assert_eq!(in_stream("</stream:stream><a/>"), Some(StreamCondition::NotWellFormed));
+        assert_eq!(in_stream("</stream:strea>"), Some(StreamCondition::NotWellFormed));
+        assert_eq!(in_stream("</stream:stream\n>"), None);
+        assert_eq!(condition("</a>"), Some(StreamCondition::NotWellFormed));
+    }
+
+    #[test]
+    fn frames_before_a_fault_come_out_first() {
+        assert_eq!(
+            frames(format!("{HEAD}<a/><!--").as_bytes(), usize::MAX),
+            (
+                vec![format!("open {}", HEAD.split_once("?>").unwrap().1), "<a/>".to_owned()],
+                Some(StreamCondition::RestrictedXml)
+            )
+        );
+    }
+
+    #[test]
+    fn a_fault_stays_until_the_restart() {
+        let mut framer = Framer::new(&XmlLimits::default());
+        framer.push(b"x");
+        assert!(framer.next().is_err());
+        framer.push(HEAD.as_bytes());
+        assert!(framer.next().is_err());
+        framer.restart();
+        framer.push(HEAD.as_bytes());
+        assert!(matches!(framer.next(), Ok(Some(Frame::Open(_)))));
+    }
+
+    #[test]
+    fn nothing_from_before_a_restart_is_taken_after_it() {
+        let mut framer = Framer::new(&XmlLimits::default());
+        framer.push(
+            format!("{HEAD}<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/><iq id='injected'/><half").as_bytes(),
+        );
+        assert!(matches!(framer.next(), Ok(Some(Frame::Open(_)))));
+        assert!(matches!(framer.next(), Ok(Some(Frame::Element(_)))));
+        framer.restart();
+        assert_eq!(framer.next(), Ok(None));
+        assert_eq!(framer.buffered_bytes(), 0);
+        framer.push(HEAD.as_bytes());
+        assert!(matches!(framer.next(), Ok(Some(Frame::Open(_)))));
+        assert_eq!(framer.next(), Ok(None));
+    }
+
+    #[test]
+    fn an_unterminated_token_is_kept_up_to_the_limit_only() {
+        let limits = XmlLimits::default();
+        for begin in ["", "<a", "<a x='", "<a>", "<a><![CDATA[", "<a><b></b", "<a>&"] {
+            for chunk in [1000, 16 * 1024, 8 << 20] {
+                let mut framer = Framer::new(&limits);
+                framer.push(HEAD.as_bytes());
+                assert!(framer.next().unwrap().is_some());
+                framer.push(begin.as_bytes());
+                let bomb = vec![if begin.is_empty() { b'<' } else { b'x' }; chunk];
+                let mut pushed = 0;
+                let fault = loop {
+                    framer.push(&bomb);
+                    pushed += bomb.len();
+                    assert!(framer.buffered_bytes() <= limits.stanza_bytes + HEAD.len(), "{begin} {chunk}");
+                    assert!(framer.buffer.capacity() <= 4 * limits.stanza_bytes, "{begin} {chunk}");
+                    if let Err(fault) = framer.next() {
+                        break fault;
+                    }
+                };
+                assert!(matches!(fault, Malformed::Xml { condition: StreamCondition::PolicyViolation, .. }), "{fault}");
+                assert!(pushed <= limits.stanza_bytes + chunk);
+            }
+        }
+    }
+
+    #[test]
+    fn a_header_is_bounded_too() {
+        let mut framer = Framer::new(&XmlLimits { stanza_bytes: 100, ..XmlLimits::default() });
+        framer.push(format!("<a x='{}'>", "y".repeat(100)).as_bytes());
+        assert!(matches!(framer.next(), Err(Malformed::Xml { condition: StreamCondition::PolicyViolation, .. })));
+    }
+
+    #[test]
+    fn a_stanza_of_exactly_the_limit_passes() {
+        let mut framer = Framer::new(&XmlLimits { stanza_bytes: 20, ..XmlLimits::default() });
+        framer.push(b"<s><a>12345678901234</a>");
+        assert!(framer.next().unwrap().is_some());
+        assert!(framer.next().is_err());
+        framer.restart();
+        framer.push(b"<s><a>1234567890123</a>");
+        assert!(framer.next().unwrap().is_some());
+        assert_eq!(framer.next().unwrap(), Some(Frame::Element("<a>1234567890123</a>")));
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_before_the_stanza_ends() {
+        let limits = XmlLimits::default();
+        let mut framer = Framer::new(&limits);
+        framer.push(HEAD.as_bytes());
+        framer.push("<a>".repeat(limits.depth).as_bytes());
+        assert!(matches!(framer.next(), Ok(Some(Frame::Open(_)))));
+        assert_eq!(framer.next(), Ok(None));
+        framer.push(b"<a>");
+        assert!(matches!(framer.next(), Err(Malformed::Xml { condition: StreamCondition::PolicyViolation, .. })));
+    }
+
+    #[test]
+    fn keepalives_leave_nothing_behind() {
+        let mut framer = Framer::new(&XmlLimits::default());
+        framer.push(HEAD.as_bytes());
+        assert!(framer.next().unwrap().is_some());
+        for _ in 0..1000 {
+            framer.push(b" \n");
+        }
+        assert_eq!(framer.next(), Ok(None));
+        framer.push(b"");
+        assert_eq!(framer.buffered_bytes(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic_and_portions_do_not_matter(
+            input in prop_oneof![
+                proptest::collection::vec(any::<u8>(), 0..64),
+                "[<>/!?'\"a \\[\\]\\-xmlCDATé&;=]{0,96}".prop_map(String::into_bytes),
+            ],
+            chunk in 1_usize..8,
+            headed: bool,
+        ) {
+            let head = if headed { HEAD } else { "" };
+            let input = [head.as_bytes(), &input].concat();
+            prop_assert_eq!(frames(&input, chunk), frames(&input, usize::MAX));
+        }
+    }
+}

@@ -783,3 +783,451 @@ impl Presence {
         w.end("presence");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use super::*;
+    use crate::wire::bytestream::Streamhost;
+    use crate::wire::disco::{DataForm, DiscoItem, Field, FormType, Identity};
+    use crate::wire::jingle::{Action, JmiKind, Reason, Sid};
+    use crate::wire::roster::{RosterItem, Subscription};
+    use crate::wire::services::{Service, ServiceAction};
+    use crate::wire::time::Stamp;
+    use proptest::collection::vec;
+    use proptest::option::of;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    fn read(text: &str) -> Stanza {
+        Stanza::parse(text, ns::CLIENT, &XmlLimits::default()).unwrap()
+    }
+
+    fn fault(text: &str) -> StanzaFault {
+        *Stanza::parse(text, ns::CLIENT, &XmlLimits::default()).unwrap_err()
+    }
+
+    fn read_iq(text: &str) -> Iq {
+        let Stanza::Iq(iq) = read(text) else { panic!("{text}") };
+        iq
+    }
+
+    fn read_message(text: &str) -> Message {
+        let Stanza::Message(message) = read(text) else { panic!("{text}") };
+        message
+    }
+
+    fn written(stanza: &Stanza) -> String {
+        let mut out = String::new();
+        stanza.write(&mut Writer::new(&mut out));
+        out
+    }
+
+    fn some_jid() -> impl Strategy<Value = Jid> {
+        prop_oneof!["[a-z]{1,8}@example\\.net", "[a-z]{1,8}@example\\.org/[a-zA-Z<&' ]{1,4}x", "[a-z]{1,8}\\.example"]
+            .prop_map(|jid| jid.parse().unwrap())
+    }
+
+    fn text() -> impl Strategy<Value = String> {
+        "[ -~\u{E9}\u{4E00}\u{1F600}\n\t\r]{0,12}"
+    }
+
+    fn word() -> impl Strategy<Value = String> {
+        "[!-~\u{E9}]{1,12}"
+    }
+
+    fn disco_info() -> impl Strategy<Value = DiscoInfo> {
+        let identity = (text(), text(), of(text()), of(text())).prop_map(|(category, kind, lang, name)| Identity {
+            category,
+            kind,
+            lang,
+            name,
+        });
+        let field =
+            (of(text()), of(text()), vec(text(), 0..3)).prop_map(|(var, kind, values)| Field { var, kind, values });
+        let form = (select(FormType::ALL), vec(field, 0..3)).prop_map(|(kind, fields)| DataForm { kind, fields });
+        (of(text()), vec(identity, 0..3), vec(text(), 0..4), vec(form, 0..2))
+            .prop_map(|(node, identities, features, forms)| DiscoInfo { node, identities, features, forms })
+    }
+
+    fn service() -> impl Strategy<Value = Service> {
+        (
+            (word(), word(), any::<Option<u16>>(), of(word()), of(text()), of(text())),
+            (any::<bool>(), of(0_i64..4_000_000_000_000), of(text()), of(select(ServiceAction::ALL))),
+        )
+            .prop_map(
+                |((host, kind, port, transport, username, password), (restricted, expires, name, action))| Service {
+                    host,
+                    kind,
+                    port,
+                    transport,
+                    username,
+                    password,
+                    restricted,
+                    expires: expires.map(|unix_ms| Stamp { unix_ms }),
+                    name,
+                    action,
+                },
+            )
+    }
+
+    fn roster() -> impl Strategy<Value = Roster> {
+        let item = (some_jid(), of(text()), select(Subscription::ALL), any::<bool>(), vec(text(), 0..3)).prop_map(
+            |(jid, name, subscription, ask, groups)| RosterItem {
+                jid: jid.into_bare(),
+                name,
+                subscription,
+                ask,
+                groups,
+            },
+        );
+        (of(text()), vec(item, 0..3)).prop_map(|(ver, items)| Roster { ver, items, malformed_items: 0 })
+    }
+
+    fn bytestreams() -> impl Strategy<Value = Bytestreams> {
+        let host = (some_jid(), text(), any::<u16>()).prop_map(|(jid, host, port)| Streamhost { jid, host, port });
+        (of(text()), of(text()), any::<bool>(), vec(host, 0..3), of(some_jid()), of(some_jid())).prop_map(
+            |(sid, dstaddr, udp, streamhosts, used, activate)| Bytestreams {
+                sid,
+                dstaddr,
+                udp,
+                streamhosts,
+                used,
+                activate,
+            },
+        )
+    }
+
+    fn ibb() -> impl Strategy<Value = Ibb> {
+        prop_oneof![
+            (text(), 1..=u16::MAX, any::<bool>()).prop_map(|(sid, block_size, in_messages)| Ibb::Open {
+                sid,
+                block_size,
+                in_messages
+            }),
+            ibb_data(),
+            text().prop_map(|sid| Ibb::Close { sid }),
+        ]
+    }
+
+    fn ibb_data() -> impl Strategy<Value = Ibb> {
+        (text(), any::<u16>(), vec(any::<u8>(), 0..40)).prop_map(|(sid, seq, data)| Ibb::Data { sid, seq, data })
+    }
+
+    fn payload() -> impl Strategy<Value = IqPayload> {
+        let item = (some_jid(), of(text()), of(text())).prop_map(|(jid, node, name)| DiscoItem { jid, node, name });
+        let items =
+            (of(text()), vec(item, 0..3)).prop_map(|(node, items)| DiscoItems { node, items, malformed_items: 0 });
+        let jingle = (select(vec![Action::SessionTerminate, Action::SessionInfo]), "[a-z0-9]{1,20}")
+            .prop_map(|(action, sid)| Jingle::new(action, Sid(sid)));
+        let bind = (of(text()), of(some_jid())).prop_map(|(resource, jid)| Bind { resource, jid });
+        let services = (any::<bool>(), of(text()), vec(service(), 0..3)).prop_map(|(v1, kind, services)| Services {
+            v1,
+            kind,
+            services,
+            malformed_services: 0,
+        });
+        let credentials = (any::<bool>(), vec(service(), 0..3)).prop_map(|(v1, services)| Credentials {
+            v1,
+            services,
+            malformed_services: 0,
+        });
+        prop_oneof![
+            jingle.prop_map(|p| IqPayload::Jingle(Box::new(p))),
+            disco_info().prop_map(|p| IqPayload::DiscoInfo(Box::new(p))),
+            items.prop_map(|p| IqPayload::DiscoItems(Box::new(p))),
+            roster().prop_map(|p| IqPayload::Roster(Box::new(p))),
+            bind.prop_map(|p| IqPayload::Bind(Box::new(p))),
+            Just(IqPayload::Session),
+            Just(IqPayload::Ping),
+            services.prop_map(|p| IqPayload::Services(Box::new(p))),
+            credentials.prop_map(|p| IqPayload::Credentials(Box::new(p))),
+            Just(IqPayload::CarbonsEnable),
+            Just(IqPayload::CarbonsDisable),
+            bytestreams().prop_map(|p| IqPayload::Bytestreams(Box::new(p))),
+            ibb().prop_map(|p| IqPayload::Ibb(Box::new(p))),
+            text().prop_map(|ns| IqPayload::Unknown { ns: format!("urn:{ns}"), name: "x".to_owned() }),
+        ]
+    }
+
+    fn error() -> impl Strategy<Value = Box<StanzaError>> {
+        (
+            (select(StanzaCondition::ALL), select(ErrorType::ALL), of(select(JingleCondition::ALL))),
+            (any::<bool>(), of(word()), of(text()), of(some_jid())),
+        )
+            .prop_map(|((condition, kind, jingle), (specific, address, text, by))| {
+                let gone = matches!(condition, StanzaCondition::Gone | StanzaCondition::Redirect);
+                Box::new(StanzaError {
+                    condition,
+                    kind,
+                    jingle,
+                    specific: specific.then(|| ("urn:x".to_owned(), "y".to_owned())),
+                    address: address.filter(|_| gone),
+                    text,
+                    by,
+                })
+            })
+    }
+
+    fn delay() -> impl Strategy<Value = Delay> {
+        (0_i64..4_000_000_000_000, of(some_jid())).prop_map(|(unix_ms, from)| Delay { stamp: Stamp { unix_ms }, from })
+    }
+
+    fn plain_message() -> impl Strategy<Value = Message> {
+        let jmi = select(vec![
+            JmiKind::Ringing,
+            JmiKind::Proceed,
+            JmiKind::Retract { reason: Some(Reason::new(crate::fault::ReasonCondition::Expired)), tie_break: true },
+        ])
+        .prop_map(|kind| Box::new(Jmi { id: Sid("a1".to_owned()), kind }));
+        let hints = (0_usize..4).prop_map(|n| Hint::ALL.iter().copied().skip(n).collect::<Vec<_>>());
+        (
+            (of(some_jid()), of(some_jid()), of(text()), select(MessageType::ALL), of(text())),
+            (of(jmi), of(ibb_data()), of(delay()), hints, error()),
+        )
+            .prop_map(|((from, to, id, kind, body), (jmi, ibb, delay, hints, error))| Message {
+                from,
+                to,
+                id,
+                kind,
+                body,
+                jmi,
+                carbon: None,
+                ibb: ibb.map(Box::new),
+                delay,
+                hints,
+                error: (kind == MessageType::Error).then_some(error),
+            })
+    }
+
+    fn message() -> impl Strategy<Value = Message> {
+        let carbon = (select(CarbonDirection::ALL), plain_message(), of(delay()))
+            .prop_map(|(direction, message, delay)| Box::new(Carbon { direction, message, delay }));
+        (plain_message(), of(carbon)).prop_map(|(message, carbon)| Message { carbon, ..message })
+    }
+
+    fn presence() -> impl Strategy<Value = Presence> {
+        let caps = (of(text()), text(), text()).prop_map(|(hash, node, ver)| Box::new(Caps { hash, node, ver }));
+        (
+            (of(some_jid()), of(some_jid()), of(text()), select(PresenceType::ALL), of(select(Show::ALL))),
+            (of(text()), any::<i8>(), of(caps), of(delay()), error()),
+        )
+            .prop_map(|((from, to, id, kind, show), (status, priority, caps, delay, error))| Presence {
+                from,
+                to,
+                id,
+                kind,
+                show,
+                status,
+                priority,
+                caps,
+                delay,
+                error: (kind == PresenceType::Error).then_some(error),
+            })
+    }
+
+    fn iq() -> impl Strategy<Value = Iq> {
+        let kind = prop_oneof![
+            payload().prop_map(IqKind::Get),
+            payload().prop_map(IqKind::Set),
+            of(payload()).prop_map(IqKind::Result),
+            error().prop_map(IqKind::Error),
+        ];
+        (of(some_jid()), of(some_jid()), text(), kind).prop_map(|(from, to, id, kind)| Iq { from, to, id, kind })
+    }
+
+    proptest! {
+        #[test]
+        fn iqs_read_as_they_were_written(iq in iq()) {
+            let text = written(&Stanza::Iq(iq.clone()));
+            prop_assert_eq!(read(&text), Stanza::Iq(iq), "{}", text);
+        }
+
+        #[test]
+        fn messages_read_as_they_were_written(message in message()) {
+            let text = written(&Stanza::Message(message.clone()));
+            prop_assert_eq!(read(&text), Stanza::Message(message), "{}", text);
+        }
+
+        #[test]
+        fn presences_read_as_they_were_written(presence in presence()) {
+            let text = written(&Stanza::Presence(presence.clone()));
+            prop_assert_eq!(read(&text), Stanza::Presence(presence), "{}", text);
+        }
+
+        #[test]
+        fn a_cut_stanza_never_panics_and_ends_the_stream(iq in iq(), at: proptest::sample::Index) {
+            let text = written(&Stanza::Iq(iq));
+            let at = (0..=at.index(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap();
+            prop_assert!(fault(&text[..at]).fault.ends_stream());
+        }
+    }
+
+    #[test]
+    fn a_malformed_request_still_says_whom_to_answer() {
+        for (payload, kind) in [
+            ("<jingle xmlns='urn:xmpp:jingle:1' sid='x'/>", "set"),
+            ("<jingle xmlns='urn:xmpp:jingle:1' action='session-dance' sid='x'><a><b>t</b></a></jingle><x/>", "set"),
+            ("", "get"),
+            ("<ping xmlns='urn:xmpp:ping'/><ping xmlns='urn:xmpp:ping'/>", "get"),
+            ("<data xmlns='http://jabber.org/protocol/ibb' sid='s' seq='65536'>aa==</data>", "set"),
+            ("<data xmlns='http://jabber.org/protocol/ibb' sid='s' seq='1'>a</data>", "set"),
+            ("<open xmlns='http://jabber.org/protocol/ibb' sid='s' block-size='0'/>", "set"),
+        ] {
+            let fault =
+                fault(&format!("<iq type='{kind}' id='7' from='a@b.example/c' to='d@e.example'>{payload}</iq>"));
+            assert!(!fault.fault.ends_stream(), "{payload}");
+            assert_eq!(
+                written(&Stanza::Iq(fault.answer().unwrap())),
+                "<iq from='d@e.example' to='a@b.example/c' id='7' type='error'><error type='modify'>\
+                 <bad-request xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
+            );
+        }
+    }
+
+    #[test]
+    fn a_malformed_answer_is_not_answered_but_names_its_request() {
+        let fault = fault(
+            "<iq type='result' id='7'><query xmlns='http://jabber.org/protocol/disco#info'><feature/></query></iq>",
+        );
+        assert_eq!((fault.id.as_deref(), fault.iq), (Some("7"), Some(IqType::Result)));
+        assert_eq!(fault.answer(), None);
+    }
+
+    #[test]
+    fn bad_xml_after_a_bad_payload_ends_the_stream() {
+        let fault = fault("<iq type='set' id='7'><jingle xmlns='urn:xmpp:jingle:1'/></i>");
+        assert!(fault.fault.ends_stream());
+        assert_eq!(fault.answer(), None);
+    }
+
+    #[test]
+    fn an_iq_needs_its_type_and_id() {
+        for text in ["<iq id='1'/>", "<iq type='got' id='1'/>", "<iq type='get'><ping xmlns='urn:xmpp:ping'/></iq>"] {
+            let fault = fault(text);
+            assert!(!fault.fault.ends_stream(), "{text}");
+            assert_eq!(fault.answer(), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_bad_address_is_a_fault_of_the_stanza_only() {
+        let fault = fault("<iq type='get' id='1' from='@' to='d@e.example'><ping xmlns='urn:xmpp:ping'/></iq>");
+        assert_eq!(fault.fault, Malformed::BadValue { element: "iq", what: "from" });
+        assert_eq!(fault.to.unwrap().as_str(), "d@e.example");
+    }
+
+    #[test]
+    fn an_error_counts_as_one_whatever_it_holds() {
+        for (inside, condition, kind) in [
+            ("", StanzaCondition::UndefinedCondition, ErrorType::Cancel),
+            (
+                "<jingle xmlns='urn:xmpp:jingle:1' action='none'/>",
+                StanzaCondition::UndefinedCondition,
+                ErrorType::Cancel,
+            ),
+            ("<error/>", StanzaCondition::UndefinedCondition, ErrorType::Cancel),
+            (
+                "<error type='odd'><moon xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>",
+                StanzaCondition::UndefinedCondition,
+                ErrorType::Cancel,
+            ),
+            (
+                "<ping xmlns='urn:xmpp:ping'/><error code='404'><bad-request xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>",
+                StanzaCondition::BadRequest,
+                ErrorType::Modify,
+            ),
+        ] {
+            let iq = read_iq(&format!("<iq type='error' id='1'>{inside}</iq>"));
+            assert_eq!(iq.kind, IqKind::Error(Box::new(StanzaError::new(kind, condition))), "{inside}");
+        }
+    }
+
+    #[test]
+    fn jingle_errors_are_read_beside_the_stanza_condition() {
+        let IqKind::Error(error) = read_iq(
+            "<iq type='error' id='1'><error type='cancel' by='e.example'>\
+             <unknown-session xmlns='urn:xmpp:jingle:errors:1'/>\
+             <item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/>\
+             <text xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'>gone</text><x xmlns='urn:y'/></error></iq>",
+        )
+        .kind
+        else {
+            panic!()
+        };
+        assert_eq!(error.condition, StanzaCondition::ItemNotFound);
+        assert_eq!(error.jingle, Some(JingleCondition::UnknownSession));
+        assert_eq!(error.text.as_deref(), Some("gone"));
+        assert_eq!(error.specific, Some(("urn:y".to_owned(), "x".to_owned())));
+        assert_eq!(error.by.unwrap().as_str(), "e.example");
+    }
+
+    #[test]
+    fn a_copy_within_a_copy_is_not_looked_at() {
+        let copy = |inside: &str| {
+            format!(
+                "<received xmlns='urn:xmpp:carbons:2'><forwarded xmlns='urn:xmpp:forward:0'>\
+                 <message xmlns='jabber:client' from='a@b.example'>{inside}</message></forwarded></received>"
+            )
+        };
+        let message = read_message(&format!("<message>{}</message>", copy(&copy("<body>x</body>"))));
+        let carbon = message.carbon.unwrap();
+        assert_eq!(carbon.direction, CarbonDirection::Received);
+        assert_eq!(carbon.message.carbon, None);
+        assert_eq!(carbon.message.body, None);
+        assert!(fault("<message><sent xmlns='urn:xmpp:carbons:2'/></message>").kind == Some(StanzaKind::Message));
+    }
+
+    #[test]
+    fn what_is_unknown_or_unreadable_beside_the_point_is_passed_over() {
+        let message = read_message(
+            "<message type='carrier-pigeon'><x xmlns='urn:x'><body>no</body></x><body>yes</body><body>no</body>\
+             <delay xmlns='urn:xmpp:delay' stamp='yesterday'/><store xmlns='urn:xmpp:hints'/>\
+             <store xmlns='urn:xmpp:hints'/><fridge xmlns='urn:xmpp:hints'/><error/></message>",
+        );
+        assert_eq!(message.kind, MessageType::Normal);
+        assert_eq!(message.body.as_deref(), Some("yes"));
+        assert_eq!(message.hints, [Hint::Store]);
+        assert_eq!((message.delay, message.error), (None, None));
+        let Stanza::Presence(presence) = read(
+            "<presence><priority>999</priority><show>busy</show><c xmlns='http://jabber.org/protocol/caps' ver='x'/></presence>",
+        ) else {
+            panic!()
+        };
+        assert_eq!((presence.priority, presence.show, presence.caps), (0, None, None));
+    }
+
+    #[test]
+    fn a_presence_of_unknown_type_makes_nobody_available() {
+        assert_eq!(fault("<presence type='asleep'/>").fault, Malformed::BadValue { element: "presence", what: "type" });
+    }
+
+    #[test]
+    fn a_stanza_of_another_namespace_is_none() {
+        for text in ["<iq xmlns='jabber:server' type='get' id='1'/>", "<body/>", "<x:iq xmlns:x='urn:x'/>"] {
+            assert_eq!(fault(text).kind, None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_not_printed() {
+        let text = "<iq type='result' id='1'><services xmlns='urn:xmpp:extdisco:2'><service host='h' type='turn' \
+                    password='hunter2'/></services></iq>";
+        assert!(!format!("{:?}", read(text)).contains("hunter2"));
+    }
+
+    #[test]
+    fn services_without_host_or_with_an_impossible_port_are_counted() {
+        let IqKind::Result(Some(IqPayload::Services(services))) = read_iq(
+            "<iq type='result' id='1'><services xmlns='urn:xmpp:extdisco:1'><service type='turn'/>\
+             <service host='h' type='turn' port='70000'/><service host='h' type='stun' action='remove'/></services></iq>",
+        )
+        .kind
+        else {
+            panic!()
+        };
+        assert!(services.v1);
+        assert_eq!((services.services.len(), services.malformed_services), (1, 2));
+        assert_eq!(services.services[0].action, Some(ServiceAction::Delete));
+    }
+}

@@ -590,3 +590,265 @@ impl SaslFailure {
         w.end("failure");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(text: &str) -> StreamElement {
+        match TopLevel::parse(text, &Scope::of(ns::CLIENT), &XmlLimits::default()) {
+            Ok(TopLevel::Stream(element)) => element,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn header(text: &str) -> Result<StreamHeader, StreamCondition> {
+        StreamHeader::parse(text, &XmlLimits::default()).map(|(header, _)| header).map_err(|fault| match fault {
+            Malformed::Xml { condition, .. } => condition,
+            other => panic!("{other}"),
+        })
+    }
+
+    fn some_jid() -> impl Strategy<Value = Jid> {
+        prop_oneof!["[a-z]{1,8}@example\\.net", "[a-z]{1,8}@example\\.org/[a-zA-Z<&' ]{1,4}x", "[a-z]{1,8}\\.example"]
+            .prop_map(|jid| jid.parse().unwrap())
+    }
+
+    fn text() -> impl Strategy<Value = String> {
+        "[ -~\u{E9}\u{4E00}\u{1F600}\n\t\r]{0,12}"
+    }
+
+    /// Text where white space round it does not count.
+    fn word() -> impl Strategy<Value = String> {
+        "[!-~\u{E9}]{1,12}"
+    }
+
+    fn data() -> impl Strategy<Value = SaslData> {
+        proptest::collection::vec(any::<u8>(), 0..20).prop_map(SaslData)
+    }
+
+    fn features() -> impl Strategy<Value = Features> {
+        let words = || proptest::collection::vec(word(), 0..3);
+        let caps =
+            (proptest::option::of(text()), text(), text()).prop_map(|(hash, node, ver)| Caps { hash, node, ver });
+        (any::<[bool; 6]>(), words(), words(), proptest::option::of(caps)).prop_map(
+            |([starttls, required, bind, session_required, sm, rosterver], mechanisms, channel_bindings, caps)| {
+                Features {
+                    starttls,
+                    starttls_required: starttls && required,
+                    mechanisms,
+                    channel_bindings,
+                    bind,
+                    session_required,
+                    sm,
+                    rosterver,
+                    caps,
+                }
+            },
+        )
+    }
+
+    fn element() -> impl Strategy<Value = StreamElement> {
+        use proptest::option::of as opt;
+        let stream_error = (proptest::sample::select(StreamCondition::ALL), opt(word()), opt(text())).prop_map(
+            |(condition, host, text)| StreamError {
+                condition,
+                see_other_host: host.filter(|_| condition == StreamCondition::SeeOtherHost),
+                text,
+            },
+        );
+        let enabled = (opt(text()), any::<bool>(), any::<Option<u32>>(), opt(text()))
+            .prop_map(|(id, resume, max_s, location)| SmEnabled { id, resume, max_s, location });
+        prop_oneof![
+            features().prop_map(|f| StreamElement::Features(Box::new(f))),
+            stream_error.prop_map(|e| StreamElement::Error(Box::new(e))),
+            Just(StreamElement::StartTls),
+            Just(StreamElement::TlsProceed),
+            Just(StreamElement::TlsFailure),
+            (text(), proptest::option::of(data()))
+                .prop_map(|(mechanism, data)| StreamElement::SaslAuth { mechanism, data }),
+            data().prop_map(StreamElement::SaslChallenge),
+            data().prop_map(StreamElement::SaslResponse),
+            proptest::option::of(data()).prop_map(StreamElement::SaslSuccess),
+            Just(StreamElement::SaslAbort),
+            (proptest::option::of(proptest::sample::select(SaslCondition::ALL)), proptest::option::of(text()))
+                .prop_map(|(condition, text)| StreamElement::SaslFailure(SaslFailure { condition, text })),
+            any::<(bool, Option<u32>)>().prop_map(|(resume, max_s)| StreamElement::SmEnable { resume, max_s }),
+            enabled.prop_map(StreamElement::SmEnabled),
+            (any::<u32>(), text()).prop_map(|(h, previd)| StreamElement::SmResume { h, previd }),
+            (any::<u32>(), text()).prop_map(|(h, previd)| StreamElement::SmResumed { h, previd }),
+            (any::<Option<u32>>(), proptest::sample::select(StanzaCondition::ALL))
+                .prop_map(|(h, condition)| StreamElement::SmFailed { h, condition }),
+            Just(StreamElement::SmRequest),
+            any::<u32>().prop_map(|h| StreamElement::SmAck { h }),
+            Just(StreamElement::Unknown { ns: "urn:x".to_owned(), name: "y".to_owned() }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn elements_read_as_they_were_written(element in element()) {
+            let mut out = String::new();
+            element.write(&mut Writer::new(&mut out));
+            prop_assert_eq!(read(&out), element, "{}", out);
+        }
+
+        #[test]
+        fn headers_read_as_they_were_written(
+            kind in proptest::sample::select(StreamKind::ALL),
+            from in proptest::option::of(some_jid()),
+            to in proptest::option::of(some_jid()),
+            id in proptest::option::of(text()),
+            version: Option<(u16, u16)>,
+            lang in proptest::option::of(text()),
+        ) {
+            let header = StreamHeader { kind, from, to, id, version, lang };
+            let mut out = String::new();
+            header.write(&mut out);
+            out.push_str("<r xmlns='urn:xmpp:sm:3'/>");
+            StreamHeader::write_end(&mut out);
+            let mut framer = crate::wire::xml::Framer::new(&XmlLimits::default());
+            framer.push(out.as_bytes());
+            use crate::wire::xml::Frame;
+            let Ok(Some(Frame::Open(open))) = framer.next() else { panic!("{out}") };
+            let (read, scope) = StreamHeader::parse(open, &XmlLimits::default()).unwrap();
+            prop_assert_eq!(read, header);
+            let Ok(Some(Frame::Element(child))) = framer.next() else { panic!("{out}") };
+            let child = TopLevel::parse(child, &scope, &XmlLimits::default()).unwrap();
+            prop_assert_eq!(child, TopLevel::Stream(StreamElement::SmRequest));
+            prop_assert_eq!(framer.next(), Ok(Some(Frame::Close)));
+        }
+    }
+
+    #[test]
+    fn a_component_shakes_hands_in_its_own_namespace() {
+        for digest in ["", "aaee83c26aeeafcbabeabfcbcd50df997e0a2a1e"] {
+            let element = StreamElement::Handshake(digest.to_owned());
+            let mut out = String::new();
+            element.write(&mut Writer::new(&mut out));
+            let read = TopLevel::parse(&out, &Scope::of(ns::COMPONENT), &XmlLimits::default());
+            assert_eq!(read, Ok(TopLevel::Stream(element)));
+        }
+    }
+
+    #[test]
+    fn the_streams_namespace_may_have_any_prefix() {
+        let limits = XmlLimits::default();
+        let (_, scope) = StreamHeader::parse(
+            "<str:stream xmlns:str='http://etherx.jabber.org/streams' xmlns='jabber:client' version='1.0'>",
+            &limits,
+        )
+        .unwrap();
+        let features = TopLevel::parse("<str:features/>", &scope, &limits);
+        assert_eq!(features, Ok(TopLevel::Stream(StreamElement::Features(Box::default()))));
+        assert!(TopLevel::parse("<stream:features/>", &scope, &limits).unwrap_err().fault.ends_stream());
+        // RFC 6120 §4.8.3: the content namespace may be the one with the prefix.
+        let (header, scope) =
+            StreamHeader::parse("<stream xmlns='http://etherx.jabber.org/streams' xmlns:c='jabber:client'>", &limits)
+                .unwrap();
+        assert_eq!((header.kind, header.version), (StreamKind::Client, None));
+        let stanza = TopLevel::parse("<c:presence><c:show>dnd</c:show></c:presence>", &scope, &limits);
+        assert!(
+            matches!(stanza, Ok(TopLevel::Stanza(Stanza::Presence(p))) if p.show == Some(crate::wire::stanza::Show::Dnd))
+        );
+    }
+
+    #[test]
+    fn headers_that_cannot_be_used_are_refused_with_their_condition() {
+        let own = "xmlns:stream='http://etherx.jabber.org/streams' xmlns='jabber:client'";
+        for (text, want) in [
+            ("<stream:stream xmlns='jabber:client'>".to_owned(), StreamCondition::BadNamespacePrefix),
+            ("<stream xmlns='jabber:client'>".to_owned(), StreamCondition::InvalidNamespace),
+            ("<s:stream xmlns:s='urn:x' xmlns='jabber:client'>".to_owned(), StreamCondition::InvalidNamespace),
+            ("<s:stream xmlns:s='http://etherx.jabber.org/streams'>".to_owned(), StreamCondition::InvalidNamespace),
+            (
+                "<s:stream xmlns:s='http://etherx.jabber.org/streams' xmlns='jabber:server'>".to_owned(),
+                StreamCondition::InvalidNamespace,
+            ),
+            (format!("<stream:steam {own}>"), StreamCondition::BadFormat),
+            (format!("<stream:stream {own} version='one'>"), StreamCondition::UnsupportedVersion),
+            (format!("<stream:stream {own} from='@'>"), StreamCondition::ImproperAddressing),
+            (format!("<stream:stream {own} id='&x;'>"), StreamCondition::RestrictedXml),
+            ("<stream:stream".to_owned(), StreamCondition::NotWellFormed),
+        ] {
+            assert_eq!(header(&text), Err(want), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_serverless_header_is_an_ordinary_one() {
+        let header = header(
+            "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' \
+             from='juliet@pronto' to='romeo@forza' version='1.0'>",
+        )
+        .unwrap();
+        assert_eq!(header.from.unwrap().as_str(), "juliet@pronto");
+        assert_eq!((header.kind, header.version), (StreamKind::Client, Some((1, 0))));
+    }
+
+    #[test]
+    fn the_features_of_a_server_are_read() {
+        let StreamElement::Features(features) = read(
+            "<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls>\
+             <mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>SCRAM-SHA-1-PLUS</mechanism>\
+             <mechanism> PLAIN </mechanism></mechanisms><sasl-channel-binding xmlns='urn:xmpp:sasl-cb:0'>\
+             <channel-binding type='tls-exporter'/></sasl-channel-binding>\
+             <session xmlns='urn:ietf:params:xml:ns:xmpp-session'><optional/></session>\
+             <bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/><sm xmlns='urn:xmpp:sm:3'/><sm xmlns='urn:xmpp:sm:2'/>\
+             <register xmlns='http://jabber.org/features/iq-register'/><c xmlns='http://jabber.org/protocol/caps'/>\
+             </stream:features>",
+        ) else {
+            panic!()
+        };
+        assert_eq!(
+            *features,
+            Features {
+                starttls: true,
+                starttls_required: true,
+                mechanisms: vec!["SCRAM-SHA-1-PLUS".to_owned(), "PLAIN".to_owned()],
+                channel_bindings: vec!["tls-exporter".to_owned()],
+                bind: true,
+                session_required: false,
+                sm: true,
+                rosterver: false,
+                caps: None,
+            }
+        );
+    }
+
+    #[test]
+    fn no_data_and_empty_data_are_told_apart() {
+        let sasl = |inside| read(&format!("<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{inside}</success>"));
+        assert_eq!(sasl(""), StreamElement::SaslSuccess(None));
+        assert_eq!(sasl("="), StreamElement::SaslSuccess(Some(SaslData(Vec::new()))));
+        assert_eq!(sasl("dj0="), StreamElement::SaslSuccess(Some(SaslData(b"v=".to_vec()))));
+    }
+
+    #[test]
+    fn a_bad_element_does_not_end_the_stream_but_bad_xml_does() {
+        let fault = |text| TopLevel::parse(text, &Scope::of(ns::CLIENT), &XmlLimits::default()).unwrap_err();
+        assert!(!fault("<a xmlns='urn:xmpp:sm:3' h='x'/>").fault.ends_stream());
+        assert!(!fault("<a xmlns='urn:xmpp:sm:3' h='4294967296'/>").fault.ends_stream());
+        assert!(fault("<a xmlns='urn:xmpp:sm:3' h='x'><b></a>").fault.ends_stream());
+    }
+
+    #[test]
+    fn errors_with_unknown_conditions_are_still_errors() {
+        let StreamElement::Error(error) = read("<stream:error><moon-phase xmlns='urn:x'/></stream:error>") else {
+            panic!()
+        };
+        assert_eq!(*error, StreamError::new(StreamCondition::UndefinedCondition));
+        assert_eq!(
+            read("<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><bad-auth/></failure>"),
+            StreamElement::SaslFailure(SaslFailure { condition: None, text: None })
+        );
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let auth = StreamElement::SaslAuth { mechanism: "PLAIN".to_owned(), data: Some(SaslData(b"hunter2".to_vec())) };
+        assert!(!format!("{auth:?}").contains("104"));
+    }
+}

@@ -747,3 +747,183 @@ fn escape(out: &mut String, text: &str) {
     }
     out.push_str(text.get(from..).unwrap_or(""));
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use super::*;
+    use crate::wire::ns;
+    use proptest::prelude::*;
+
+    fn read_all(text: &str) -> Result<()> {
+        Reader::new(text, ns::CLIENT, &XmlLimits::default())?.finish()
+    }
+
+    fn condition(text: &str) -> Option<StreamCondition> {
+        match read_all(text) {
+            Ok(()) => None,
+            Err(Malformed::Xml { condition, .. }) => Some(condition),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    fn text_of(xml: &str) -> String {
+        let mut r = Reader::new(xml, ns::CLIENT, &XmlLimits::default()).unwrap();
+        let text = r.text().unwrap().into_owned();
+        r.finish().unwrap();
+        text
+    }
+
+    fn attr_of(xml: &str) -> String {
+        let r = Reader::new(xml, ns::CLIENT, &XmlLimits::default()).unwrap();
+        r.attr("x").unwrap().to_owned()
+    }
+
+    #[test]
+    fn ill_formed_xml_is_refused_with_its_condition() {
+        use StreamCondition::{BadNamespacePrefix, NotWellFormed, PolicyViolation, RestrictedXml};
+        for (text, want) in [
+            ("", NotWellFormed),
+            ("junk", NotWellFormed),
+            ("<a", NotWellFormed),
+            ("<a>", NotWellFormed),
+            ("<a></b>", NotWellFormed),
+            ("<a/>x", NotWellFormed),
+            ("<a x='1' x='2'/>", NotWellFormed),
+            ("<a x='1'y='2'/>", NotWellFormed),
+            ("<a x/>", NotWellFormed),
+            ("<a x=/>", NotWellFormed),
+            ("<a x='1/>", NotWellFormed),
+            ("<a ='1'/>", NotWellFormed),
+            ("<a:b:c xmlns:a='u'/>", NotWellFormed),
+            ("<:a/>", NotWellFormed),
+            ("<a:/>", NotWellFormed),
+            ("<-a/>", NotWellFormed),
+            ("< a/>", NotWellFormed),
+            ("<a/ >", NotWellFormed),
+            ("<a>\u{1}</a>", NotWellFormed),
+            ("<a>\u{FFFE}</a>", NotWellFormed),
+            ("<a x='\u{B}'/>", NotWellFormed),
+            ("<a>&#xD800;</a>", NotWellFormed),
+            ("<a>&#x110000;</a>", NotWellFormed),
+            ("<a>&#-1;</a>", NotWellFormed),
+            ("<a>&#;</a>", NotWellFormed),
+            ("<a x='&#x;'/>", NotWellFormed),
+            ("<a x='&amp'/>", NotWellFormed),
+            ("<a><![CDATA[\u{2}]]></a>", NotWellFormed),
+            ("<a xmlns:p=''/>", NotWellFormed),
+            ("<a xmlns:xmlns='u'/>", NotWellFormed),
+            ("<a xmlns:p='http://www.w3.org/XML/1998/namespace'/>", NotWellFormed),
+            ("<a xmlns:p='http://www.w3.org/2000/xmlns/'/>", NotWellFormed),
+            ("<a xmlns:p='u' xmlns:p='v'/>", NotWellFormed),
+            ("<a><b xmlns:p='u'/><p:c/></a>", BadNamespacePrefix),
+            ("<a>&nbsp;</a>", RestrictedXml),
+            ("<a x='&nbsp;'/>", RestrictedXml),
+            ("<!DOCTYPE a><a/>", RestrictedXml),
+            ("<!--c--><a/>", RestrictedXml),
+            ("<?p?><a/>", RestrictedXml),
+            (&format!("{}{}", "<a>".repeat(65), "</a>".repeat(65)), PolicyViolation),
+            (&format!("<a {}/>", (0..65).map(|i| format!(" a{i}=''")).collect::<String>()), PolicyViolation),
+            (&format!("<a {}/>", (0..33).map(|i| format!(" xmlns:a{i}='u'")).collect::<String>()), PolicyViolation),
+            (&format!("<a>{}</a>", "x".repeat(256 * 1024)), PolicyViolation),
+        ] {
+            assert_eq!(condition(text), Some(want), "{}", text.chars().take(80).collect::<String>());
+        }
+    }
+
+    #[test]
+    fn what_stands_at_the_limits_passes() {
+        assert_eq!(condition(&format!("{}{}", "<a>".repeat(64), "</a>".repeat(64))), None);
+        assert_eq!(condition(&format!("<a {}/>", (0..64).map(|i| format!(" a{i}=''")).collect::<String>())), None);
+        assert_eq!(
+            condition(&format!("<a {}/>", (0..32).map(|i| format!(" xmlns:a{i}='u'")).collect::<String>())),
+            None
+        );
+        // Declarations of elements that have ended do not count.
+        assert_eq!(condition(&format!("<a>{}</a>", "<b xmlns:p='u'/>".repeat(100))), None);
+    }
+
+    #[test]
+    fn equal_attributes_are_told_by_namespace() {
+        assert_eq!(condition("<a xmlns:p='u' xmlns:q='v' p:x='' q:x='' x=''/>"), None);
+        // The default namespace does not hold for attributes.
+        assert_eq!(condition("<a xmlns='u' xmlns:p='u' x='' p:x=''/>"), None);
+        assert_eq!(
+            condition("<a xmlns:p='u&amp;' xmlns:q='u&#38;' p:x='' q:x=''/>"),
+            Some(StreamCondition::NotWellFormed)
+        );
+        assert_eq!(
+            condition("<a xmlns:p='u'><b xmlns:q='u' p:x='' q:x=''/></a>"),
+            Some(StreamCondition::NotWellFormed)
+        );
+    }
+
+    #[test]
+    fn text_and_attributes_read_as_xml_says() {
+        assert_eq!(text_of("<a>x&amp;&#x41;<![CDATA[<&>]]>\r\ny\rz<b>no</b>&#13;</a>"), "x&A<&>\ny\nz\r");
+        assert_eq!(attr_of("<a x='1\r\n2\t3&#10;&lt;&#x1D11E;'/>"), "1 2 3\n<𝄞");
+        assert_eq!(attr_of("<a p:x='no' x = \"y'\" xmlns:p='u'/>"), "y'");
+    }
+
+    #[test]
+    fn a_fault_deep_inside_can_be_left_behind() {
+        let mut r = Reader::new("<a><b><c/><d x='1'>t</d></b></a>", ns::CLIENT, &XmlLimits::default()).unwrap();
+        let fault = r.children(|r| r.children(|r| r.need("c", "x").map(|_| ())));
+        assert_eq!(fault, Err(Malformed::MissingAttribute { element: "c", attribute: "x" }));
+        assert_eq!(r.finish(), Ok(()));
+    }
+
+    #[test]
+    fn namespaces_of_the_header_hold_inside() {
+        let header = "<s:stream xmlns='jabber:client' xmlns:s='http://etherx.jabber.org/streams' xmlns:q='urn:q'>";
+        let bare = Scope::bare();
+        let scope = Reader::within(header, &bare, &XmlLimits::default()).unwrap().scope();
+        let limits = XmlLimits::default();
+        let r = Reader::within("<s:features/>", &scope, &limits).unwrap();
+        assert!(r.is(ns::STREAM, "features"));
+        assert!(Reader::within("<q:x xmlns='urn:y'/>", &scope, &limits).unwrap().is("urn:q", "x"));
+        assert!(Reader::within("<message/>", &scope, &limits).unwrap().is(ns::CLIENT, "message"));
+        assert!(Reader::within("<stream:features/>", &scope, &limits).is_err());
+        assert!(scope.binds("urn:q") && !scope.binds("urn:r"));
+    }
+
+    #[test]
+    fn a_long_namespace_holds_for_many_elements() {
+        let text = format!("<a xmlns='{}&amp;'>{}</a>", "u".repeat(100_000), "<b/>".repeat(20_000));
+        assert_eq!(condition(&text), None);
+    }
+
+    #[test]
+    fn what_cannot_be_a_name_is_not_written() {
+        let mut out = String::new();
+        let mut w = Writer::new(&mut out);
+        w.start("a").foreign("urn:<x>", "b").foreign("u", "c d").foreign("u", "p:c").foreign("u", "").end("a");
+        assert_eq!(out, "<a><b xmlns='urn:&lt;x&gt;'/></a>");
+    }
+
+    #[test]
+    fn base64_with_line_breaks_is_read() {
+        assert_eq!(base64(" aGVs\n bG8= "), Some(b"hello".to_vec()));
+        assert_eq!(base64("aGVsbG8"), None);
+        assert_eq!(base64("aGVs!G8="), None);
+        assert_eq!(base64(""), Some(Vec::new()));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_written_reads_the_same(value: String, text: String) {
+            let keep = |s: &str| s.chars().filter(|c| is_char(*c)).collect::<String>();
+            let mut out = String::new();
+            Writer::new(&mut out).start_ns("a", "u").attr("x", &value).text(&text).end("a");
+            prop_assert_eq!(attr_of(&out), keep(&value));
+            prop_assert_eq!(text_of(&out), keep(&text));
+        }
+
+        #[test]
+        fn no_text_panics(text in "[<>/!?'\"a:= \\[\\]\\-xmlnsCDAT&#;é\u{FFFE}\u{1}]{0,64}|\\PC{0,64}") {
+            let _ = read_all(&text);
+            let _ = read_all(&format!("<a>{text}</a>"));
+            let _ = read_all(&format!("<a {text}/>"));
+        }
+    }
+}
