@@ -1,7 +1,7 @@
 //! The specification corpus and XML bombs through the readers of `wire`: nothing panics, what is XML is read, what is
 //! not is refused with the right condition, and what was read is written so that it reads the same.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
 
 use offhook::config::XmlLimits;
 use offhook::fault::{Malformed, StreamCondition};
