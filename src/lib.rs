@@ -51,6 +51,7 @@ pub mod xmpp {
     pub mod sasl;
     pub mod services;
     pub mod stream;
+    pub mod stream_io;
 }
 
 /// Row 2: how payload travels.

@@ -71,7 +71,14 @@ mod tests {
 
     #[test]
     fn two_seeds_do_not_wait_in_step() {
-        let waits = |seed| (0..8).map({ let mut b = Backoff::new([seed; 32]); move |_| b.failed() }).collect::<Vec<_>>();
+        let waits = |seed| {
+            (0..8)
+                .map({
+                    let mut b = Backoff::new([seed; 32]);
+                    move |_| b.failed()
+                })
+                .collect::<Vec<_>>()
+        };
         assert_eq!(waits(1), waits(1));
         assert_ne!(waits(1), waits(2));
     }

@@ -6,7 +6,7 @@
 //!    └──── PLAIN ─▶ Plain ───────────────────────────────────────────────────────────────────▶ success is believed
 //! ```
 
-use crate::xmpp::stream::{TlsInfo, TlsVersion};
+use super::stream_io::{TlsInfo, TlsVersion};
 use aws_lc_rs::{constant_time, digest, hmac, pbkdf2};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -244,7 +244,12 @@ impl Sasl {
     /// # Errors
     /// [`SaslFault::NoMechanism`], [`SaslFault::NoBinding`], [`SaslFault::Unpreparable`].
     pub fn start(
-        user: &str, password: &Secret, offer: SaslOffer<'_>, tls: Option<&TlsInfo>, policy: SaslPolicy, nonce: String,
+        user: &str,
+        password: &Secret,
+        offer: SaslOffer<'_>,
+        tls: Option<&TlsInfo>,
+        policy: SaslPolicy,
+        nonce: String,
     ) -> Result<(Self, SaslStart), SaslFault> {
         // RFC 5802 §5.1: the name is prepared; an empty result is an error.
         let user = stringprep::saslprep(user).map_err(|_| SaslFault::Unpreparable)?;
@@ -422,7 +427,12 @@ mod tests {
         TlsInfo { version, exporter: Some(vec![7; 32]) }
     }
 
-    fn pick(mechanisms: &[&str], bindings: &[&str], tls: Option<&TlsInfo>, policy: SaslPolicy) -> Result<Choice, SaslFault> {
+    fn pick(
+        mechanisms: &[&str],
+        bindings: &[&str],
+        tls: Option<&TlsInfo>,
+        policy: SaslPolicy,
+    ) -> Result<Choice, SaslFault> {
         let (mechanisms, channel_bindings) = (names(mechanisms), names(bindings));
         choose(SaslOffer { mechanisms: &mechanisms, channel_bindings: &channel_bindings }, tls, policy)
     }
@@ -506,7 +516,10 @@ mod tests {
             Choice::Plain => panic!("PLAIN"),
         };
         let exporter = Binding::Exporter(vec![7; 32]);
-        assert_eq!(bound(pick(&all, &["tls-exporter"], Some(&tls13), PREFER)), ("SCRAM-SHA-256-PLUS", exporter.clone()));
+        assert_eq!(
+            bound(pick(&all, &["tls-exporter"], Some(&tls13), PREFER)),
+            ("SCRAM-SHA-256-PLUS", exporter.clone())
+        );
         assert_eq!(bound(pick(&all, &[], Some(&tls13), PREFER)), ("SCRAM-SHA-256-PLUS", exporter.clone()));
         assert_eq!(bound(pick(&all[..3], &[], Some(&tls13), PREFER)), ("SCRAM-SHA-1-PLUS", exporter));
         // No common type, or a type that TLS 1.2 does not imply: the server is told that we cannot.
