@@ -173,10 +173,9 @@ impl Contacts {
             },
             PresenceType::Unavailable | PresenceType::Error => self.unavailable(from),
             PresenceType::Subscribe => PresenceChange::SubscriptionRequest(from.to_bare()),
-            PresenceType::Probe
-            | PresenceType::Subscribed
-            | PresenceType::Unsubscribe
-            | PresenceType::Unsubscribed => PresenceChange::None,
+            PresenceType::Probe | PresenceType::Subscribed | PresenceType::Unsubscribe | PresenceType::Unsubscribed => {
+                PresenceChange::None
+            }
         }
     }
 
@@ -275,7 +274,10 @@ mod tests {
     }
 
     fn contacts(limit: usize) -> Contacts {
-        Contacts::new(bare("juliet@capulet.lit"), &StreamLimits { roster: limit, presences: limit, ..StreamLimits::default() })
+        Contacts::new(
+            bare("juliet@capulet.lit"),
+            &StreamLimits { roster: limit, presences: limit, ..StreamLimits::default() },
+        )
     }
 
     fn item(text: &str, subscription: Subscription) -> RosterItem {
@@ -311,10 +313,16 @@ mod tests {
     #[test]
     fn only_who_sees_our_presence_is_a_contact() {
         let mut c = contacts(10);
-        let items = [("a@x", Subscription::None), ("b@x", Subscription::To), ("c@x", Subscription::From), ("d@x", Subscription::Both)];
+        let items = [
+            ("a@x", Subscription::None),
+            ("b@x", Subscription::To),
+            ("c@x", Subscription::From),
+            ("d@x", Subscription::Both),
+        ];
         let items = items.into_iter().map(|(j, s)| item(j, s)).collect();
         c.load(Roster { items, ..Roster::default() });
-        let known: Vec<bool> = ["a@x", "b@x", "c@x", "d@x", "e@x", "juliet@capulet.lit"].iter().map(|j| c.is_contact(&bare(j))).collect();
+        let known: Vec<bool> =
+            ["a@x", "b@x", "c@x", "d@x", "e@x", "juliet@capulet.lit"].iter().map(|j| c.is_contact(&bare(j))).collect();
         assert_eq!(known, [false, false, true, true, false, true]);
     }
 
@@ -346,7 +354,9 @@ mod tests {
         let gone = c.receive(&presence("romeo@m/phone", PresenceType::Unavailable, 0));
         assert_eq!(gone, PresenceChange::Unavailable(vec![FullJid::new("romeo@m/phone").unwrap()]));
         assert_eq!(c.choose(&romeo, can).unwrap().to_string(), "romeo@m/laptop");
-        assert!(matches!(c.receive(&presence("romeo@m", PresenceType::Unavailable, 0)), PresenceChange::Unavailable(g) if g.len() == 2));
+        assert!(
+            matches!(c.receive(&presence("romeo@m", PresenceType::Unavailable, 0)), PresenceChange::Unavailable(g) if g.len() == 2)
+        );
         assert_eq!(c.choose(&romeo, can), None);
         assert_eq!(c.present_count, 0);
     }
@@ -371,7 +381,11 @@ mod tests {
         let carbon = |outer: Option<&str>, direction, from: &str, to: &str| {
             let inner = Message { from: Some(jid(from)), ..Message::new(Some(jid(to)), MessageType::Chat) };
             let carbon = Carbon { direction, message: inner, delay: None };
-            let outer = Message { from: outer.map(jid), carbon: Some(Box::new(carbon)), ..Message::new(None, MessageType::Chat) };
+            let outer = Message {
+                from: outer.map(jid),
+                carbon: Some(Box::new(carbon)),
+                ..Message::new(None, MessageType::Chat)
+            };
             unwrap_carbon(&own, outer)
         };
         let (me, you) = ("juliet@capulet.lit/phone", "romeo@m/x");
@@ -379,7 +393,10 @@ mod tests {
             assert_eq!(carbon(Some(forger), CarbonDirection::Received, you, me), Unwrapped::Forged);
         }
         let own = Some("juliet@capulet.lit");
-        assert!(matches!(carbon(own, CarbonDirection::Received, you, me), Unwrapped::Carbon(CarbonDirection::Received, _)));
+        assert!(matches!(
+            carbon(own, CarbonDirection::Received, you, me),
+            Unwrapped::Carbon(CarbonDirection::Received, _)
+        ));
         assert!(matches!(carbon(own, CarbonDirection::Sent, me, you), Unwrapped::Carbon(CarbonDirection::Sent, _)));
         assert_eq!(carbon(own, CarbonDirection::Sent, you, me), Unwrapped::Forged);
         assert_eq!(carbon(own, CarbonDirection::Received, you, "mercutio@m"), Unwrapped::Forged);

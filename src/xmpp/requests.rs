@@ -174,7 +174,8 @@ mod tests {
         let later = Instant::now() + Duration::from_secs(30);
         let mut t = tracker();
         t.track("a".into(), Some(jid("romeo@montague.lit/orchard")), later, 1).unwrap();
-        let forged = ["romeo@montague.lit", "romeo@montague.lit/x", "montague.lit", "juliet@capulet.lit", "capulet.lit"];
+        let forged =
+            ["romeo@montague.lit", "romeo@montague.lit/x", "montague.lit", "juliet@capulet.lit", "capulet.lit"];
         for from in forged {
             assert_eq!(t.answer(&result("a", Some(from))), None, "{from}");
         }
