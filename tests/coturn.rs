@@ -1,8 +1,9 @@
 //! The gatherer against a real TURN server.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 #[path = "common/coturn.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, unreachable_pub)]
 mod coturn;
 
 use coturn::Coturn;
@@ -291,6 +292,10 @@ fn a_binding_through_a_nat_gives_its_outside_address() {
         client.gather();
         nat.join().unwrap();
         let base = client.socket.local_addr().unwrap();
-        assert!(client.events.contains(&GatherEvent::ServerReflexive { addr: outside_addr, base }), "{:?}", client.events);
+        assert!(
+            client.events.contains(&GatherEvent::ServerReflexive { addr: outside_addr, base }),
+            "{:?}",
+            client.events
+        );
     }
 }

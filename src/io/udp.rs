@@ -1,6 +1,8 @@
 //! The UDP sockets of a leg: one for each address a peer may reach us at, so that every host candidate is a base of
 //! its own. Read RFC 8445 §5.1.1.1 before touching this file.
 
+#![allow(clippy::disallowed_types)]
+
 use crate::transport::path::Transmit;
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
@@ -68,7 +70,10 @@ pub async fn bind_sockets(policy: &BindPolicy) -> io::Result<Vec<BoundSocket>> {
     for interface in if_addrs::get_if_addrs()? {
         let ip = interface.ip();
         let known = bound.iter().any(|it| it.addr.ip() == ip);
-        if bound.len() >= MAX_SOCKETS || known || !interface.is_oper_up() && !interface.is_loopback() || !policy.allows(ip)
+        if bound.len() >= MAX_SOCKETS
+            || known
+            || !interface.is_oper_up() && !interface.is_loopback()
+            || !policy.allows(ip)
         {
             continue;
         }
@@ -158,6 +163,7 @@ fn is_icmp(kind: io::ErrorKind) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
     use super::*;
 
     fn loopback() -> BindPolicy {

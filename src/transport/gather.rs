@@ -421,20 +421,17 @@ impl Gatherer {
             }
             self.waiting.pop_front();
             match start.kind {
-                IceServerKind::Stun => self.bindings.push(Binding::new(
-                    now,
-                    self.policy.timers,
-                    &mut self.rng,
-                    start.local,
-                    start.server,
-                )),
+                IceServerKind::Stun => {
+                    self.bindings.push(Binding::new(now, self.policy.timers, &mut self.rng, start.local, start.server))
+                }
                 IceServerKind::Turn if self.relays.len() >= MAX_RELAYS => continue,
                 IceServerKind::Turn => {
                     let mut seed = [0; 32];
                     self.rng.fill_bytes(&mut seed);
-                    let config = self.servers.iter().find(|it| {
-                        it.config.addr == start.server && it.config.kind == IceServerKind::Turn
-                    });
+                    let config = self
+                        .servers
+                        .iter()
+                        .find(|it| it.config.addr == start.server && it.config.kind == IceServerKind::Turn);
                     let credentials = config.and_then(|it| it.config.username.clone().zip(it.config.password.clone()));
                     let path = (start.local, start.server);
                     let allocation = Allocation::new(now, self.policy.timers, seed, path, credentials);
@@ -550,5 +547,240 @@ fn interleave(addrs: &[SocketAddr]) -> Vec<SocketAddr> {
             return mixed;
         }
         mixed.extend(six.into_iter().chain(four).copied());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
+    use super::*;
+    use crate::transport::turn::tests::{Fake, LOCAL, MAPPED, RELAYED, SERVER, at};
+    use stun_rs::methods;
+
+    fn server(kind: IceServerKind) -> IceServer {
+        let (username, password) = (Some("alice".into()), Some(Secret::new("wonderland")));
+        IceServer { kind, addr: at(SERVER), username, password }
+    }
+
+    fn drain(gatherer: &mut Gatherer) -> Vec<GatherEvent> {
+        std::iter::from_fn(|| gatherer.poll_event()).collect()
+    }
+
+    fn exchange(gatherer: &mut Gatherer, fake: &mut Fake, now: Instant) {
+        while let Some(transmit) = gatherer.poll_transmit() {
+            if let Some(answer) = fake.answer(now, &transmit.contents) {
+                let routed = gatherer.handle_datagram(now, transmit.local, transmit.destination, &answer);
+                assert_eq!(routed, Routed::Consumed);
+            }
+        }
+    }
+
+    /// Runs in virtual time until `Complete`, at most a minute.
+    fn gather(gatherer: &mut Gatherer, fake: &mut Fake, now: &mut Instant) -> Vec<GatherEvent> {
+        let (mut events, end) = (Vec::new(), *now + Duration::from_secs(60));
+        loop {
+            exchange(gatherer, fake, *now);
+            events.append(&mut drain(gatherer));
+            if events.contains(&GatherEvent::Complete) {
+                return events;
+            }
+            let (due, _) = gatherer.poll_timeout().expect("something to wait for");
+            assert!(due <= end, "{events:?}");
+            *now = (*now).max(due);
+            gatherer.handle_timeout(*now);
+        }
+    }
+
+    fn gatherer(servers: Vec<IceServer>, relay_only: bool) -> Gatherer {
+        Gatherer::new([5; 32], servers, GatherPolicy { relay_only, ..GatherPolicy::default() })
+    }
+
+    #[test]
+    fn host_reflexive_and_relayed_candidates_come_once_and_then_complete() {
+        let mut now = Instant::now();
+        let mut fake = Fake::new(now);
+        let mut gatherer = gatherer(vec![server(IceServerKind::Stun), server(IceServerKind::Turn)], false);
+        gatherer.handle_sockets(now, &[at(LOCAL)]);
+        let (addr, base) = (at(MAPPED), at(LOCAL));
+        assert_eq!(
+            gather(&mut gatherer, &mut fake, &mut now),
+            [
+                GatherEvent::Host { addr: base },
+                GatherEvent::ServerReflexive { addr, base },
+                GatherEvent::Relayed { addr: at(RELAYED), base, mapped: Some(addr) },
+                GatherEvent::Complete,
+            ]
+        );
+    }
+
+    #[test]
+    fn relay_only_shows_no_address_but_the_relays_and_talks_to_nobody_else() {
+        let mut now = Instant::now();
+        let mut fake = Fake::new(now);
+        let mut gatherer = gatherer(vec![server(IceServerKind::Stun), server(IceServerKind::Turn)], true);
+        gatherer.handle_sockets(now, &[at(LOCAL)]);
+        assert_eq!(
+            gather(&mut gatherer, &mut fake, &mut now),
+            [GatherEvent::Relayed { addr: at(RELAYED), base: at(LOCAL), mapped: None }, GatherEvent::Complete]
+        );
+        assert_eq!(fake.count(methods::BINDING), 0);
+        let mut out = Vec::new();
+        assert_eq!(gatherer.route(now, at(LOCAL), at("203.0.113.1:1"), b"x", &mut out), None);
+        assert_eq!(gatherer.handle_datagram(now, at(LOCAL), at("203.0.113.1:1"), b"\x80"), Routed::Consumed);
+    }
+
+    #[test]
+    fn families_take_turns_and_unfit_addresses_are_left_out() {
+        let now = Instant::now();
+        let mut gatherer = gatherer(Vec::new(), false);
+        let bound = ["127.0.0.1:1", "192.0.2.1:1", "192.0.2.2:1", "[::1]:1", "[fe80::1]:1", "[fec0::1]:1", "0.0.0.0:1"];
+        let bound: Vec<_> = bound.into_iter().chain(["[2001:db8::1]:1", "[::ffff:192.0.2.1]:1"]).map(at).collect();
+        gatherer.handle_sockets(now, &bound);
+        let hosts = ["[2001:db8::1]:1", "192.0.2.1:1", "192.0.2.2:1"].map(|it| GatherEvent::Host { addr: at(it) });
+        let events = drain(&mut gatherer);
+        assert_eq!(events[..3], hosts);
+        assert_eq!(events[3..], [GatherEvent::Complete]);
+    }
+
+    #[test]
+    fn a_server_without_a_socket_of_its_family_is_reported() {
+        let now = Instant::now();
+        let mut v6 = server(IceServerKind::Turn);
+        v6.addr = at("[2001:db8::5]:3478");
+        let mut gatherer = gatherer(vec![v6.clone()], true);
+        gatherer.handle_sockets(now, &[at(LOCAL)]);
+        let failed = GatherEvent::ServerFailed { server: v6.addr, why: ServerFault::NoSocket };
+        assert_eq!(drain(&mut gatherer), [failed, GatherEvent::Complete]);
+    }
+
+    #[test]
+    fn a_dead_server_delays_complete_by_less_than_ten_seconds() {
+        let start = Instant::now();
+        let mut now = start;
+        let mut fake = Fake::new(now);
+        fake.lose = u32::MAX;
+        let mut gatherer = gatherer(vec![server(IceServerKind::Stun)], false);
+        gatherer.handle_sockets(now, &[at(LOCAL)]);
+        let events = gather(&mut gatherer, &mut fake, &mut now);
+        assert_eq!(events[1], GatherEvent::ServerFailed { server: at(SERVER), why: ServerFault::Timeout });
+        assert!(now - start < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn transactions_start_one_pace_apart() {
+        let now = Instant::now();
+        let mut gatherer = gatherer(vec![server(IceServerKind::Stun)], false);
+        gatherer.handle_sockets(now, &[at("192.0.2.1:1"), at("192.0.2.2:1")]);
+        assert_eq!(std::iter::from_fn(|| gatherer.poll_transmit()).count(), 1);
+        assert_eq!(gatherer.poll_timeout(), Some((now + Duration::from_millis(20), GatherTimer::Pace)));
+        gatherer.handle_timeout(now + Duration::from_millis(20));
+        assert_eq!(std::iter::from_fn(|| gatherer.poll_transmit()).count(), 1);
+    }
+
+    #[test]
+    fn at_most_four_servers_and_eight_allocations_are_used() {
+        let mut now = Instant::now();
+        let servers =
+            (1..=9).map(|it| IceServer { addr: at(&format!("198.51.100.{it}:1")), ..server(IceServerKind::Turn) });
+        let mut gatherer = gatherer(servers.collect(), true);
+        let bound: Vec<_> = (1..=20).map(|it| at(&format!("192.0.2.{it}:1"))).collect();
+        gatherer.handle_sockets(now, &bound);
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..200 {
+            while let Some(transmit) = gatherer.poll_transmit() {
+                seen.insert((transmit.local, transmit.destination));
+            }
+            now += Duration::from_millis(20);
+            gatherer.handle_timeout(now);
+        }
+        assert_eq!(seen.len(), MAX_RELAYS);
+        assert_eq!(seen.iter().map(|it| it.1).collect::<std::collections::BTreeSet<_>>().len(), MAX_SERVERS);
+    }
+
+    #[test]
+    fn a_relay_that_forgot_us_is_lost_and_asked_again() {
+        let mut now = Instant::now();
+        let mut fake = Fake::new(now);
+        let mut gatherer = gatherer(vec![server(IceServerKind::Turn)], true);
+        gatherer.handle_sockets(now, &[at(LOCAL)]);
+        gather(&mut gatherer, &mut fake, &mut now);
+        fake.errors.push((methods::REFRESH, 437));
+        gatherer.probe(now);
+        exchange(&mut gatherer, &mut fake, now);
+        let (addr, server) = (at(RELAYED), at(SERVER));
+        let lost = GatherEvent::RelayLost { addr, server, why: ServerFault::AllocationMismatch };
+        assert_eq!(drain(&mut gatherer), [lost]);
+        now = gatherer.poll_timeout().unwrap().0.max(now);
+        gatherer.handle_timeout(now);
+        exchange(&mut gatherer, &mut fake, now);
+        assert_eq!(drain(&mut gatherer), [GatherEvent::Relayed { addr, base: at(LOCAL), mapped: None }]);
+    }
+
+    #[test]
+    fn close_releases_every_relay() {
+        let mut now = Instant::now();
+        let mut fake = Fake::new(now);
+        let mut gatherer = gatherer(vec![server(IceServerKind::Turn)], true);
+        gatherer.handle_sockets(now, &[at(LOCAL)]);
+        gather(&mut gatherer, &mut fake, &mut now);
+        gatherer.close(now);
+        assert!(!gatherer.is_closed());
+        exchange(&mut gatherer, &mut fake, now);
+        assert!(gatherer.is_closed());
+        assert_eq!(gatherer.poll_timeout(), None);
+        assert_eq!(fake.log.last().unwrap().2, Some(0));
+    }
+
+    #[test]
+    fn a_hundred_thousand_mutated_datagrams_do_no_harm() {
+        let mut now = Instant::now();
+        let mut fake = Fake::new(now);
+        let mut gatherer = gatherer(vec![server(IceServerKind::Stun), server(IceServerKind::Turn)], false);
+        gatherer.handle_sockets(now, &[at(LOCAL)]);
+        let mut seeds: Vec<Vec<u8>> = vec![vec![0x40, 0, 0, 4, 1, 2, 3, 4], vec![], vec![0x80; 12]];
+        // Every kind of answer, unanswered requests kept open, an open permission and a channel.
+        for _ in 0..40 {
+            while let Some(transmit) = gatherer.poll_transmit() {
+                seeds.push(transmit.contents.clone());
+                if let Some(answer) = fake.answer(now, &transmit.contents) {
+                    gatherer.handle_datagram(now, transmit.local, transmit.destination, &answer);
+                    seeds.push(answer);
+                }
+            }
+            now += Duration::from_millis(50);
+            gatherer.handle_timeout(now);
+        }
+        let (peer, mut out) = (at("203.0.113.99:7000"), Vec::new());
+        gatherer.route(now, at(RELAYED), peer, b"\x80rtp", &mut out);
+        exchange(&mut gatherer, &mut fake, now);
+        seeds.append(&mut fake.data);
+        let mut indication = seeds.iter().find(|it| it.starts_with(&[0, 0x16])).expect("a Send indication").clone();
+        indication[1] = 0x17;
+        seeds.push(indication);
+        gatherer.probe(now);
+        while let Some(transmit) = gatherer.poll_transmit() {
+            seeds.extend(fake.answer(now, &transmit.contents));
+        }
+        let mut rng = ChaCha20Rng::from_seed([8; 32]);
+        let mut delivered = 0;
+        for _ in 0..100_000 {
+            let mut bytes = seeds[rng.next_u32() as usize % seeds.len()].clone();
+            for _ in 0..rng.next_u32() % 4 {
+                if !bytes.is_empty() {
+                    let index = rng.next_u32() as usize % bytes.len();
+                    bytes[index] = rng.next_u32() as u8;
+                }
+            }
+            if rng.next_u32() % 8 == 0 {
+                bytes.truncate(rng.next_u32() as usize % (bytes.len() + 1));
+            }
+            if let Routed::Relayed { payload, .. } = gatherer.handle_datagram(now, at(LOCAL), at(SERVER), &bytes) {
+                assert!(bytes.get(payload).is_some());
+                delivered += 1;
+            }
+        }
+        assert!(delivered > 100, "the packet path was reached {delivered} times");
+        while gatherer.poll_event().is_some() {}
     }
 }

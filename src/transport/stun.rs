@@ -169,9 +169,7 @@ impl Binding {
         }
         let Some(answer) = decode(bytes) else { return true };
         self.state = BindingState::Done(Some(match header.class {
-            MessageClass::SuccessResponse => {
-                mapped_address(&answer).ok_or(ServerFault::BadAnswer("no mapped address"))
-            }
+            MessageClass::SuccessResponse => mapped_address(&answer).ok_or(ServerFault::BadAnswer("no mapped address")),
             MessageClass::ErrorResponse | MessageClass::Request | MessageClass::Indication => {
                 Err(ServerFault::from_code(error_code(&answer).unwrap_or(500)))
             }
@@ -363,6 +361,7 @@ pub(crate) fn is_sendable(addr: SocketAddr) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
     use super::*;
     use rand_chacha::rand_core::SeedableRng;
 
@@ -456,7 +455,8 @@ mod tests {
             let now = Instant::now();
             let mut binding = binding(now);
             let request = binding.poll_transmit().unwrap().contents;
-            binding.handle_input(now, &answer(&request, MessageClass::SuccessResponse, XorMappedAddress::from(at(bad))));
+            binding
+                .handle_input(now, &answer(&request, MessageClass::SuccessResponse, XorMappedAddress::from(at(bad))));
             assert!(matches!(binding.poll_event(), Some(Err(ServerFault::BadAnswer(_)))), "{bad}");
         }
     }

@@ -403,8 +403,7 @@ impl Allocation {
     /// Sends a request; a request with the same verb that still waits is replaced.
     fn ask(&mut self, now: Instant, verb: Verb, stale_nonces: u8) {
         let id = transaction_id(&mut self.rng);
-        let mut message =
-            StunMessageBuilder::new(method(verb), MessageClass::Request).with_transaction_id(id);
+        let mut message = StunMessageBuilder::new(method(verb), MessageClass::Request).with_transaction_id(id);
         match verb {
             Verb::Allocate => {
                 message = message.with_attribute(RequestedTrasport::new(protocols::UDP));
@@ -421,8 +420,7 @@ impl Allocation {
                 let Some(number) = self.channels.iter().position(|it| it.peer == peer).and_then(channel_number) else {
                     return;
                 };
-                message =
-                    message.with_attribute(ChannelNumber::new(number)).with_attribute(XorPeerAddress::from(peer));
+                message = message.with_attribute(ChannelNumber::new(number)).with_attribute(XorPeerAddress::from(peer));
             }
         }
         let authenticated = match (&self.auth, &self.credentials) {
@@ -478,10 +476,8 @@ impl Allocation {
         if !head.is_response() {
             return Unwrapped::Ignored;
         }
-        let Some(index) = self
-            .pending
-            .iter()
-            .position(|it| *it.transaction.id() == head.id && method(it.verb) == head.method)
+        let Some(index) =
+            self.pending.iter().position(|it| *it.transaction.id() == head.id && method(it.verb) == head.method)
         else {
             return Unwrapped::Ignored;
         };
@@ -492,9 +488,8 @@ impl Allocation {
         };
         let authenticated = self.pending.get(index).is_some_and(|it| it.authenticated);
         // RFC 8489 §9.2.5: 401 and 438 cannot be signed; a success must be, if the request was.
-        let must_verify = authenticated
-            && !matches!(code, Some(401 | 438))
-            && (code.is_none() || has_integrity(&message));
+        let must_verify =
+            authenticated && !matches!(code, Some(401 | 438)) && (code.is_none() || has_integrity(&message));
         if must_verify {
             let verified = self.auth.as_ref().is_some_and(|auth| decode_verified(bytes, &auth.key).is_some());
             if !verified {
@@ -896,4 +891,386 @@ fn xor_mask(id: &[u8; 12]) -> impl Iterator<Item = u8> {
 
 fn be_u16(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
+    use super::*;
+    use stun_rs::attributes::stun::{ErrorCode, XorMappedAddress};
+
+    pub(crate) fn at(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    pub(crate) const SERVER: &str = "198.51.100.1:3478";
+    pub(crate) const LOCAL: &str = "192.0.2.1:5000";
+    pub(crate) const RELAYED: &str = "198.51.100.1:50000";
+    pub(crate) const MAPPED: &str = "203.0.113.7:41000";
+    const PEER: &str = "203.0.113.99:7000";
+
+    /// A TURN server in virtual time, of one client.
+    pub(crate) struct Fake {
+        pub(crate) password: &'static str,
+        pub(crate) nonce: String,
+        /// The nonce changes with every answer, and every request is stale.
+        pub(crate) always_stale: bool,
+        pub(crate) lifetime_s: u32,
+        /// The next authenticated requests of this method get this error.
+        pub(crate) errors: Vec<(MessageMethod, u16)>,
+        /// Datagrams to lose, counted down.
+        pub(crate) lose: u32,
+        /// Seconds since the start, method, LIFETIME asked for.
+        pub(crate) log: Vec<(u64, MessageMethod, Option<u32>)>,
+        pub(crate) start: Instant,
+        pub(crate) data: Vec<Vec<u8>>,
+    }
+
+    impl Fake {
+        pub(crate) fn new(start: Instant) -> Self {
+            Self {
+                password: "wonderland",
+                nonce: "nonce0".into(),
+                always_stale: false,
+                lifetime_s: 600,
+                errors: Vec::new(),
+                lose: 0,
+                log: Vec::new(),
+                start,
+                data: Vec::new(),
+            }
+        }
+
+        pub(crate) fn answer(&mut self, now: Instant, bytes: &[u8]) -> Option<Vec<u8>> {
+            if self.lose > 0 {
+                self.lose -= 1;
+                return None;
+            }
+            let Some(head) = header(bytes) else {
+                self.data.push(bytes.to_vec());
+                return None;
+            };
+            if head.class != MessageClass::Request {
+                self.data.push(bytes.to_vec());
+                return None;
+            }
+            let request = decode(bytes).unwrap();
+            let lifetime = request.get::<LifeTime>().map(|it| it.as_life_time().unwrap().as_u32());
+            self.log.push(((now - self.start).as_secs(), head.method, lifetime));
+            let reply = |class| StunMessageBuilder::new(head.method, class).with_transaction_id(head.id);
+            let refuse = |code| {
+                let code = stun_rs::ErrorCode::new(code, "no").unwrap();
+                reply(MessageClass::ErrorResponse).with_attribute(ErrorCode::from(code))
+            };
+            if head.method == methods::BINDING {
+                let mapped = XorMappedAddress::from(at(MAPPED));
+                return encode(&reply(MessageClass::SuccessResponse).with_attribute(mapped).build());
+            }
+            let realm = Realm::new("example.org").unwrap();
+            let challenge = |code, nonce: &str| {
+                let nonce = Nonce::new(nonce).unwrap();
+                encode(&refuse(code).with_attribute(realm.clone()).with_attribute(nonce).build())
+            };
+            let algorithm = Algorithm::from(AlgorithmId::MD5);
+            let key = HMACKey::new_long_term("alice", "example.org", self.password, algorithm).unwrap();
+            if decode_verified(bytes, &key).is_none() {
+                return challenge(401, &self.nonce);
+            }
+            if self.always_stale {
+                self.nonce.push('x');
+            }
+            if *request.get::<Nonce>().unwrap().as_nonce().unwrap() != *self.nonce.as_str() {
+                return challenge(438, &self.nonce);
+            }
+            let integrity = MessageIntegrity::new(key);
+            if let Some(index) = self.errors.iter().position(|it| it.0 == head.method) {
+                let (_, code) = self.errors.remove(index);
+                return encode(&refuse(code).with_attribute(integrity).build());
+            }
+            let mut good = reply(MessageClass::SuccessResponse);
+            if head.method == methods::ALLOCATE {
+                good = good
+                    .with_attribute(XorRelayedAddress::from(at(RELAYED)))
+                    .with_attribute(XorMappedAddress::from(at(MAPPED)));
+            }
+            if head.method == methods::ALLOCATE || head.method == methods::REFRESH {
+                good = good.with_attribute(LifeTime::new(lifetime.unwrap_or(self.lifetime_s)));
+            }
+            encode(&good.with_attribute(integrity).build())
+        }
+
+        pub(crate) fn count(&self, method: MessageMethod) -> usize {
+            self.log.iter().filter(|it| it.1 == method).count()
+        }
+    }
+
+    struct Lab {
+        now: Instant,
+        fake: Fake,
+        allocation: Allocation,
+        events: Vec<AllocationEvent>,
+    }
+
+    impl Lab {
+        fn new(password: &str, prepare: impl FnOnce(&mut Fake)) -> Self {
+            let now = Instant::now();
+            let mut fake = Fake::new(now);
+            prepare(&mut fake);
+            let credentials = Some(("alice".to_owned(), Secret::new(password)));
+            let path = (at(LOCAL), at(SERVER));
+            let allocation = Allocation::new(now, StunTimers::default(), [3; 32], path, credentials);
+            let mut lab = Self { now, fake, allocation, events: Vec::new() };
+            lab.exchange();
+            lab
+        }
+
+        fn exchange(&mut self) {
+            while let Some(transmit) = self.allocation.poll_transmit() {
+                if let Some(answer) = self.fake.answer(self.now, &transmit.contents) {
+                    self.allocation.handle_input(self.now, &answer);
+                }
+            }
+            self.events.extend(std::iter::from_fn(|| self.allocation.poll_event()));
+        }
+
+        /// Lets `seconds` pass, waking the allocation only when it wants to be.
+        fn run(&mut self, seconds: u64) {
+            let end = self.now + Duration::from_secs(seconds);
+            while let Some((due, _)) = self.allocation.poll_timeout().filter(|(due, _)| *due <= end) {
+                assert!(due >= self.now || due <= end);
+                self.now = self.now.max(due);
+                self.allocation.handle_timeout(self.now);
+                self.exchange();
+            }
+            self.now = end;
+        }
+
+        fn send(&mut self, payload: &[u8]) -> Wrapped {
+            let mut out = Vec::new();
+            let wrapped = self.allocation.wrap(self.now, at(PEER), payload, &mut out);
+            self.exchange();
+            if wrapped == Wrapped::Ready {
+                self.fake.answer(self.now, &out);
+            }
+            wrapped
+        }
+    }
+
+    fn allocated() -> AllocationEvent {
+        AllocationEvent::Allocated { relayed: at(RELAYED), mapped: Some(at(MAPPED)) }
+    }
+
+    #[test]
+    fn two_requests_make_an_allocation() {
+        let lab = Lab::new("wonderland", |_| {});
+        assert_eq!(lab.events, [allocated()]);
+        assert_eq!(lab.fake.count(methods::ALLOCATE), 2);
+        assert_eq!(lab.allocation.relayed(), Some(at(RELAYED)));
+    }
+
+    #[test]
+    fn lost_requests_are_repeated_until_the_allocation_stands() {
+        let mut lab = Lab::new("wonderland", |fake| fake.lose = 3);
+        assert!(lab.events.is_empty());
+        lab.run(4);
+        assert_eq!(lab.events, [allocated()]);
+    }
+
+    #[test]
+    fn a_silent_server_times_out() {
+        let mut lab = Lab::new("wonderland", |fake| fake.lose = u32::MAX);
+        lab.run(39);
+        assert!(lab.events.is_empty());
+        lab.run(1);
+        assert_eq!(lab.events, [AllocationEvent::Failed(ServerFault::Timeout)]);
+        assert_eq!(lab.allocation.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_wrong_password_is_tried_once_and_never_again() {
+        let mut lab = Lab::new("guess", |_| {});
+        lab.run(3600);
+        assert_eq!(lab.events, [AllocationEvent::Failed(ServerFault::WrongCredentials)]);
+        assert_eq!(lab.fake.count(methods::ALLOCATE), 2);
+    }
+
+    #[test]
+    fn a_server_that_calls_every_nonce_stale_is_given_up() {
+        let mut lab = Lab::new("wonderland", |fake| fake.always_stale = true);
+        lab.run(60);
+        assert_eq!(lab.events, [AllocationEvent::Failed(ServerFault::StaleNonce)]);
+        assert_eq!(lab.fake.count(methods::ALLOCATE), 1 + 1 + usize::from(MAX_STALE_NONCES));
+    }
+
+    #[test]
+    fn a_stale_nonce_at_refresh_is_replaced() {
+        let mut lab = Lab::new("wonderland", |_| {});
+        lab.fake.nonce = "nonce1".into();
+        lab.run(700);
+        assert_eq!(lab.events, [allocated()]);
+        assert_eq!(lab.fake.count(methods::REFRESH), 2);
+    }
+
+    #[test]
+    fn the_allocation_is_refreshed_a_minute_before_its_end() {
+        let mut lab = Lab::new("wonderland", |_| {});
+        lab.run(1700);
+        let refreshes: Vec<u64> = lab.fake.log.iter().filter(|it| it.1 == methods::REFRESH).map(|it| it.0).collect();
+        assert_eq!(refreshes, [540, 1080, 1620]);
+        let mut short = Lab::new("wonderland", |fake| fake.lifetime_s = 60);
+        short.run(100);
+        assert_eq!(short.fake.count(methods::REFRESH), 3, "half way when life is short");
+    }
+
+    #[test]
+    fn permissions_and_channels_of_a_used_peer_are_renewed_and_those_of_an_idle_one_are_not() {
+        let mut lab = Lab::new("wonderland", |_| {});
+        assert_eq!(lab.send(b"\x80rtp"), Wrapped::Queued, "behind the requests that permit it");
+        for _ in 0..120 {
+            lab.run(10);
+            assert_eq!(lab.send(b"\x80rtp"), Wrapped::Ready);
+            assert_eq!(lab.fake.data.last().unwrap()[..2], [0x40, 0x00]);
+        }
+        let permits: Vec<u64> =
+            lab.fake.log.iter().filter(|it| it.1 == methods::CREATE_PERMMISSION).map(|it| it.0).collect();
+        let binds: Vec<u64> = lab.fake.log.iter().filter(|it| it.1 == methods::CHANNEL_BIND).map(|it| it.0).collect();
+        // A ChannelBind renews the permission as well.
+        let mut renewals = [permits.as_slice(), &binds].concat();
+        renewals.sort_unstable();
+        assert!(renewals.windows(2).all(|it| it[1] - it[0] <= 240), "{renewals:?}");
+        assert_eq!(binds, [0, 540, 1080]);
+        let (permits, binds) = (permits.len(), binds.len());
+        lab.run(3600);
+        assert!(lab.fake.count(methods::CREATE_PERMMISSION) <= permits + 2);
+        assert!(lab.fake.count(methods::CHANNEL_BIND) <= binds + 1);
+        lab.send(b"\x80back");
+        lab.send(b"\x80back");
+        assert_eq!(lab.fake.data.last().unwrap()[..2], [0x40, 0x00], "the same number for the same peer");
+    }
+
+    #[test]
+    fn a_check_takes_no_channel() {
+        let mut lab = Lab::new("wonderland", |_| {});
+        lab.send(&[0, 1, 0, 0]);
+        assert_eq!(lab.fake.count(methods::CREATE_PERMMISSION), 1);
+        assert_eq!(lab.fake.count(methods::CHANNEL_BIND), 0);
+    }
+
+    #[test]
+    fn a_forbidden_peer_is_refused_and_the_allocation_lives() {
+        let mut lab = Lab::new("wonderland", |fake| fake.errors.push((methods::CREATE_PERMMISSION, 403)));
+        lab.send(&[0, 1]);
+        assert_eq!(lab.send(&[0, 1]), Wrapped::Refused);
+        assert_eq!(lab.fake.count(methods::CREATE_PERMMISSION), 1);
+        assert_eq!(lab.events, [allocated()]);
+    }
+
+    #[test]
+    fn an_old_allocation_of_the_same_socket_is_released_once() {
+        let lab = Lab::new("wonderland", |fake| fake.errors.push((methods::ALLOCATE, 437)));
+        assert_eq!(lab.events, [allocated()]);
+        assert_eq!(lab.fake.log[2], (0, methods::REFRESH, Some(0)));
+        let lab = Lab::new("wonderland", |fake| fake.errors = vec![(methods::ALLOCATE, 437); 2]);
+        assert_eq!(lab.events, [AllocationEvent::Failed(ServerFault::AllocationMismatch)]);
+    }
+
+    #[test]
+    fn refusals_are_named() {
+        for (code, why) in [
+            (403, ServerFault::Forbidden),
+            (440, ServerFault::AddressFamily),
+            (441, ServerFault::WrongCredentials),
+            (442, ServerFault::UnsupportedTransport),
+            (486, ServerFault::QuotaReached),
+            (508, ServerFault::InsufficientCapacity),
+            (300, ServerFault::TryAlternate),
+            (500, ServerFault::Refused { code: 500 }),
+        ] {
+            let lab = Lab::new("wonderland", |fake| fake.errors.push((methods::ALLOCATE, code)));
+            assert_eq!(lab.events, [AllocationEvent::Failed(why)]);
+        }
+    }
+
+    #[test]
+    fn a_server_that_forgot_us_is_noticed_at_the_next_request() {
+        let mut lab = Lab::new("wonderland", |fake| fake.errors.push((methods::REFRESH, 437)));
+        lab.allocation.probe(lab.now);
+        lab.exchange();
+        let lost = AllocationEvent::Lost { relayed: at(RELAYED), why: ServerFault::AllocationMismatch };
+        assert_eq!(lab.events, [allocated(), lost]);
+        assert_eq!(lab.send(b"\x80"), Wrapped::Refused);
+    }
+
+    #[test]
+    fn close_gives_the_allocation_back() {
+        let mut lab = Lab::new("wonderland", |_| {});
+        lab.allocation.close(lab.now);
+        lab.exchange();
+        assert_eq!(lab.events, [allocated(), AllocationEvent::Released]);
+        assert_eq!(*lab.fake.log.last().unwrap(), (0, methods::REFRESH, Some(0)));
+        assert!(lab.allocation.is_ended());
+    }
+
+    #[test]
+    fn an_idle_allocation_keeps_its_nat_binding() {
+        let mut lab = Lab::new("wonderland", |_| {});
+        lab.run(61);
+        assert_eq!(lab.fake.data.len(), 4, "every 15 s");
+    }
+
+    #[test]
+    fn an_answer_that_is_not_signed_is_ignored() {
+        let now = Instant::now();
+        let credentials = Some(("alice".to_owned(), Secret::new("wonderland")));
+        let path = (at(LOCAL), at(SERVER));
+        let mut allocation = Allocation::new(now, StunTimers::default(), [3; 32], path, credentials);
+        let mut fake = Fake::new(now);
+        let first = allocation.poll_transmit().unwrap().contents;
+        allocation.handle_input(now, &fake.answer(now, &first).unwrap());
+        let second = allocation.poll_transmit().unwrap().contents;
+        let forged = StunMessageBuilder::new(methods::ALLOCATE, MessageClass::SuccessResponse)
+            .with_transaction_id(header(&second).unwrap().id)
+            .with_attribute(XorRelayedAddress::from(at(RELAYED)))
+            .build();
+        assert_eq!(allocation.handle_input(now, &encode(&forged).unwrap()), Unwrapped::Ignored);
+        assert!(allocation.is_asking());
+        let mut broken = fake.answer(now, &second).unwrap();
+        let last = broken.len() - 1;
+        broken[last] ^= 1;
+        assert_eq!(allocation.handle_input(now, &broken), Unwrapped::Ignored);
+        assert_eq!(allocation.handle_input(now, &fake.answer(now, &second).unwrap()), Unwrapped::Answer);
+    }
+
+    #[test]
+    fn data_from_an_address_that_was_never_permitted_is_dropped() {
+        let mut lab = Lab::new("wonderland", |_| {});
+        let mut rng = ChaCha20Rng::from_seed([1; 32]);
+        let indication = |rng: &mut ChaCha20Rng, peer: &str| {
+            let mut bytes = Vec::new();
+            write_send_indication(rng, at(peer), b"hello", &mut bytes);
+            bytes[1] = 0x17;
+            bytes
+        };
+        lab.send(&[0]);
+        let known = indication(&mut rng, "203.0.113.99:1");
+        let Unwrapped::Data { peer, payload } = lab.allocation.handle_input(lab.now, &known) else { panic!("no data") };
+        assert_eq!((peer, &known[payload]), (at("203.0.113.99:1"), &b"hello"[..]));
+        let stranger = indication(&mut rng, "203.0.113.98:1");
+        assert_eq!(lab.allocation.handle_input(lab.now, &stranger), Unwrapped::Ignored);
+    }
+
+    #[test]
+    fn addresses_and_payloads_of_every_length_survive_an_indication() {
+        let mut rng = ChaCha20Rng::from_seed([1; 32]);
+        for length in 0..40 {
+            for peer in ["203.0.113.99:7000", "[2001:db8::9]:65535"] {
+                let (payload, mut bytes) = (vec![0xAB; length], Vec::new());
+                write_send_indication(&mut rng, at(peer), &payload, &mut bytes);
+                assert!(header(&bytes).is_some());
+                let (read, range) = read_data_indication(&bytes).unwrap();
+                assert_eq!((read, &bytes[range]), (at(peer), &payload[..]));
+            }
+        }
+    }
 }

@@ -62,8 +62,7 @@ impl Coturn {
         let child = command.spawn().unwrap_or_else(|error| {
             panic!("cannot start turnserver ({error}): install the package `coturn`, or set OFFHOOK_INTEROP=none")
         });
-        let mut server =
-            Self { addr, user: user.to_owned(), password: password.to_owned(), secret, child, database };
+        let mut server = Self { addr, user: user.to_owned(), password: password.to_owned(), secret, child, database };
         server.wait_until_it_answers();
         server
     }
