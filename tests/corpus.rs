@@ -305,3 +305,28 @@ fn stanzas_built_to_be_slow_are_not() {
         assert!(started.elapsed() < Duration::from_millis(1500), "{what}: {:?}", started.elapsed());
     }
 }
+
+#[test]
+fn a_jingle_stanza_is_read_in_few_allocations_and_written_in_none() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/call");
+    let mut out = String::with_capacity(64 * 1024);
+    let mut total = 0;
+    let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    paths.sort();
+    for path in &paths {
+        let text = std::fs::read_to_string(path).unwrap();
+        let mut stanza = None;
+        let reading = allocation_counter::measure(|| {
+            stanza = Stanza::parse(&text, ns::CLIENT, &XmlLimits::default()).ok();
+        });
+        let stanza = stanza.unwrap();
+        let writing = allocation_counter::measure(|| {
+            out.clear();
+            stanza.write(&mut Writer::new(&mut out));
+        });
+        total += reading.count_total;
+        assert_eq!(writing.count_total, 0, "{}", path.display());
+    }
+    // The goal of the bench: 30 a stanza, over a whole call.
+    assert!(total <= 30 * paths.len() as u64, "{total} for {} stanzas", paths.len());
+}

@@ -311,14 +311,14 @@ impl Stanza {
             return Err(StanzaFault::nameless(Malformed::Unexpected { element: "stream" }));
         };
         // What an answer needs, kept while the root's attributes can be read.
-        let mut head = Box::new(StanzaFault {
+        let mut head = StanzaFault {
             kind: Some(kind),
             from: jid(r, kind.as_str(), "from").ok().flatten(),
             to: jid(r, kind.as_str(), "to").ok().flatten(),
             id: r.attr("id").map(str::to_owned),
             iq: if kind == StanzaKind::Iq { r.attr("type").and_then(IqType::parse) } else { None },
             fault: Malformed::Unexpected { element: kind.as_str() },
-        });
+        };
         let read = match kind {
             StanzaKind::Iq => Iq::read(r, &mut head).map(Stanza::Iq),
             StanzaKind::Message => Message::read(r, &mut head, Copies::Follow).map(Stanza::Message),
@@ -327,7 +327,7 @@ impl Stanza {
         // The rest must be XML too; if it is not, that weighs more than a bad payload.
         match (r.finish(), read) {
             (Ok(()), Ok(stanza)) => Ok(stanza),
-            (Err(fault), _) | (Ok(()), Err(fault)) => Err(Box::new(StanzaFault { fault, ..*head })),
+            (Err(fault), _) | (Ok(()), Err(fault)) => Err(Box::new(StanzaFault { fault, ..head })),
         }
     }
 
