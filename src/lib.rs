@@ -67,6 +67,7 @@ pub mod transport {
     pub mod srtp;
     pub mod stun;
     pub mod turn;
+    pub(crate) mod turn_data;
 }
 
 /// Row 2: RTP frames to sound and back.
