@@ -308,7 +308,7 @@ impl Framer {
 
     /// Takes at least one byte of `rest`: how many, and what ended with the last of them.
     fn step(&mut self, rest: &[u8]) -> std::result::Result<(usize, Option<Kind>), (StreamCondition, &'static str)> {
-        use StreamCondition::{NotWellFormed, RestrictedXml, UnsupportedEncoding};
+        use StreamCondition::{NotWellFormed, UnsupportedEncoding};
         let first = rest.first().copied().unwrap_or(0);
         let all = (rest.len(), None);
         match self.state {
@@ -369,6 +369,23 @@ impl Framer {
                 }
                 None => Ok(all),
             },
+            State::Bang(_) | State::CData(_) | State::Question(_) | State::Declaration(_) => {
+                Ok((1, self.step_special(first)?))
+            }
+        }
+    }
+
+    /// One byte of what begins with `<!` or `<?`.
+    fn step_special(&mut self, first: u8) -> std::result::Result<Option<Kind>, (StreamCondition, &'static str)> {
+        use StreamCondition::{NotWellFormed, RestrictedXml};
+        match self.state {
+            State::Between
+            | State::Text
+            | State::Less
+            | State::Tag(_)
+            | State::Quoted(_)
+            | State::EndTag
+            | State::Ended => Ok(None),
             State::Bang(n) => {
                 // RFC 6120 §11.1: no comments, no DTD.
                 if n == 0 && first == b'-' {
@@ -381,7 +398,7 @@ impl Framer {
                     return Err((NotWellFormed, "bad markup"));
                 }
                 self.state = if n == 6 { State::CData(0) } else { State::Bang(n + 1) };
-                Ok((1, None))
+                Ok(None)
             }
             State::CData(n) => {
                 self.state = match (n, first) {
@@ -390,7 +407,7 @@ impl Framer {
                     (2, b'>') => State::Text,
                     (_, _) => State::CData(0),
                 };
-                Ok((1, None))
+                Ok(None)
             }
             State::Question(n) => {
                 if n == 3 && first.is_ascii_whitespace() {
@@ -403,11 +420,11 @@ impl Framer {
                 } else {
                     return Err((RestrictedXml, "processing instruction"));
                 }
-                Ok((1, None))
+                Ok(None)
             }
             State::Declaration(question) => {
                 self.state = State::Declaration(first == b'?');
-                Ok((1, (question && first == b'>').then_some(Kind::Declaration)))
+                Ok((question && first == b'>').then_some(Kind::Declaration))
             }
         }
     }
