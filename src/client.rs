@@ -50,6 +50,7 @@ pub struct ClientBuilder {
     address_policy: AddressPolicy,
     media: MediaConfig,
     seed: Option<[u8; 32]>,
+    show_signalling: bool,
 }
 
 impl ClientBuilder {
@@ -137,6 +138,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Reports each Jingle stanza as [`ClientEvent::Signalled`].
+    #[must_use]
+    pub fn show_signalling(mut self) -> Self {
+        self.show_signalling = true;
+        self
+    }
+
     /// Makes every random choice but keys repeat.
     #[must_use]
     pub fn seed(mut self, seed: [u8; 32]) -> Self {
@@ -194,6 +202,7 @@ impl ClientBuilder {
             callers: self.callers,
             address_policy: self.address_policy,
             media: self.media,
+            show_signalling: self.show_signalling,
         };
         let seed = self.seed.unwrap_or_else(crate::io::driver::random_seed);
         let (commands, mut events) = driver::start(signalling, identity()?, endpoint, seed);
@@ -244,6 +253,8 @@ pub enum ClientEvent {
     Signalling(Signalling),
     /// Signed out for good.
     Refused(Error),
+    /// A Jingle stanza came or went, in one line; only with [`ClientBuilder::show_signalling`].
+    Signalled(Party, String),
 }
 
 /// A call that rings here. Dropping it declines it.
@@ -372,6 +383,7 @@ impl Client {
             address_policy: AddressPolicy::default(),
             media: MediaConfig::default(),
             seed: None,
+            show_signalling: false,
         }
     }
 
@@ -431,7 +443,7 @@ impl Client {
         loop {
             match self.next_event().await? {
                 ClientEvent::Incoming(incoming) => return Some(incoming),
-                ClientEvent::Online(_) | ClientEvent::Signalling(_) => {}
+                ClientEvent::Online(_) | ClientEvent::Signalling(_) | ClientEvent::Signalled(..) => {}
                 ClientEvent::Refused(_) => return None,
             }
         }
@@ -485,6 +497,10 @@ async fn dispatch(
                 tell(&client, ClientEvent::Incoming(Incoming { from, sid: sid.0, media, call }));
                 continue;
             }
+            Event::Signalled { by, what } => {
+                tell(&client, ClientEvent::Signalled(by, what));
+                continue;
+            }
             Event::ConnectFailed(_) | Event::Presence { .. } => continue,
             Event::Ringing(call) => (call, CallEvent::Ringing),
             Event::Accepted(call) => (call, CallEvent::Accepted),
@@ -521,7 +537,7 @@ async fn dispatch(
 }
 
 fn tell(client: &mpsc::Sender<ClientEvent>, event: ClientEvent) {
-    if client.try_send(event).is_err() {
+    if let Err(mpsc::error::TrySendError::Full(_)) = client.try_send(event) {
         tracing::warn!("the application does not read its events");
     }
 }

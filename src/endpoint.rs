@@ -93,6 +93,8 @@ pub struct EndpointConfig {
     pub address_policy: AddressPolicy,
     /// What calls are made of.
     pub media: MediaConfig,
+    /// Report each Jingle stanza as [`Event::Signalled`].
+    pub show_signalling: bool,
 }
 
 /// A verb that does not fit; nothing was sent.

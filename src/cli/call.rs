@@ -130,6 +130,7 @@ pub(super) async fn answer(options: &Answer, output: &Output) -> Result<Exit, Fa
             }
             Some(ClientEvent::Online(jid)) => online(jid.as_str(), output),
             Some(ClientEvent::Signalling(state)) => signalling(state, output),
+            Some(ClientEvent::Signalled(..)) => {}
             Some(ClientEvent::Refused(why)) => return Err(why.into()),
             None => break Exit::Unreachable,
         }
@@ -277,6 +278,7 @@ impl<'a> Talk<'a> {
                         if let CallEvent::Connected(_) = &event {
                             self.connected = true;
                             clock.reset();
+                            second.reset();
                             end_by = self.duration.map(|d| Instant::now() + d);
                         }
                         self.report(&event);

@@ -301,6 +301,13 @@ pub enum Event {
         /// How.
         how: Box<Ended>,
     },
+    /// A Jingle stanza or invitation came or went, in one line; only with `EndpointConfig::show_signalling`.
+    Signalled {
+        /// Whose it is.
+        by: Party,
+        /// Action or message, with what is most telling in it.
+        what: String,
+    },
     /// Presence of a contact changed.
     Presence {
         /// Whose.

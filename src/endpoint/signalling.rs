@@ -258,7 +258,27 @@ impl Endpoint {
         }
     }
 
-    fn handle_message(&mut self, _now: Instant, _message: Message, _via: Via) {}
+    /// Only invitations are of use here; text is for other programs.
+    fn handle_message(&mut self, now: Instant, message: Message, via: Via) {
+        if let Some(carbon) = message.carbon {
+            // `Invites` believes a copy only from our own bare JID (threat: forged carbons).
+            if via == Via::Direct {
+                self.handle_message(now, carbon.message, Via::Carbon { outer: message.from });
+            }
+            return;
+        }
+        let Some(from) = message.from else { return };
+        if message.kind == MessageType::Error {
+            if let Some(id) = &message.id {
+                self.invites.handle_bounce(now, &from, id);
+            }
+            return;
+        }
+        let Some(jmi) = message.jmi else { return };
+        let age = message.delay.and_then(|delay| self.age(now, &delay.stamp));
+        let contact = self.is_contact(&from);
+        self.invites.handle_input(now, InviteInput { from, to: message.to, via, age, contact, jmi: *jmi });
+    }
 
     fn handle_presence(&mut self, _now: Instant, _presence: &Presence) {}
 }
