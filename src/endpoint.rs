@@ -6,6 +6,7 @@ mod calls;
 pub mod event;
 mod offer;
 mod signalling;
+mod summary;
 
 use crate::jingle::invite::{Invites, InvitesConfig};
 use crate::jingle::session::SessionContext;

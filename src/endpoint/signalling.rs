@@ -1,17 +1,19 @@
 //! The signalling half of the endpoint: the stream, what is done when it is up, and where each stanza goes.
 //! Read RFC 6121 §2 to §4 and XEP-0280 §11 before touching this file.
 
-use super::event::{Event, Input, Output, Refusal, Signalling};
-use super::{Endpoint, NamedServer};
+use super::event::{Event, Input, Output, Party, Refusal, Signalling};
+use super::{Endpoint, NamedServer, summary};
 use crate::jingle::invite::{InviteInput, InviteTransmit, Via};
 use crate::jingle::session::{Body, IqError, SessionInput, SessionTransmit};
-use crate::wire::jid::{BareJid, Jid};
+use crate::wire::jid::Jid;
 use crate::wire::stanza::{
     Hint, Iq, IqKind, IqPayload, Message, MessageType, Presence, PresenceType, Stanza, StanzaError,
 };
 use crate::xmpp::backoff::Backoff;
+use crate::xmpp::presence::{Contacts, PresenceChange, Push};
+use crate::xmpp::requests::{IqTracker, Outcome, answer_unclaimed};
 use crate::xmpp::stream::{Stream, StreamConfig, StreamEvent, StreamFault, StreamInput, StreamPhase, StreamTransmit};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 /// How an endpoint signals.
 #[derive(Debug, Clone)]
@@ -40,13 +42,19 @@ pub(super) struct Link {
     /// Signed in once: a lost connection is brought back.
     was_online: bool,
     closing: bool,
+    contacts: Contacts,
+    /// From the first sign-in on.
+    requests: Option<IqTracker<Request>>,
     services: Vec<NamedServer>,
 }
 
 impl Link {
     pub(super) fn new(now: Instant, seed: [u8; 32], account: &Account) -> Self {
         let Account::Client(config) = account;
+        let own = config.jid.to_bare();
         Self {
+            contacts: Contacts::new(own, &config.limits),
+            requests: None,
             stream: Stream::client(now, seed, config.as_ref().clone()),
             backoff: Backoff::new(seed),
             reconnect: None,
@@ -69,10 +77,18 @@ impl Link {
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         self.stream.handle_timeout(now);
+        while let Some(request) = self.requests.as_mut().and_then(|r| r.expired(now)) {
+            tracing::info!(?request, "the server does not answer");
+        }
+    }
+
+    /// Our own address: the bound one, or the account's.
+    fn own(&self) -> Jid {
+        self.stream.jid().map_or_else(|| self.stream.config().jid.clone(), |full| full.clone().into())
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.stream.poll_timeout().map(|(at, _)| at).into_iter().chain(self.reconnect).min()
+        [self.stream.poll_timeout().map(|(at, _)| at), self.requests.as_ref().and_then(IqTracker::poll_timeout), self.reconnect].into_iter().flatten().min()
     }
 
     pub(super) fn services(&self) -> &[NamedServer] {
@@ -132,6 +148,8 @@ impl Endpoint {
                 if !resumed {
                     self.sessions.set_local(jid.clone().into());
                     self.invites.set_local(jid.clone().into());
+                    let limit = self.link.stream.config().limits.requests;
+                    self.link.requests.get_or_insert_with(|| IqTracker::new(jid.clone(), limit)).rebind(jid.clone());
                     self.signed_in(now);
                 }
                 self.emit(Event::Online { jid, resumed });
@@ -198,6 +216,9 @@ impl Endpoint {
     }
 
     pub(super) fn send_session(&mut self, now: Instant, transmit: SessionTransmit) {
+        if let Body::Set(jingle) = &transmit.body {
+            self.show(Party::Local, || summary::jingle(jingle));
+        }
         let kind = match transmit.body {
             Body::Set(jingle) => IqKind::Set(IqPayload::Jingle(jingle)),
             Body::Result => IqKind::Result(None),
@@ -212,6 +233,7 @@ impl Endpoint {
     }
 
     pub(super) fn send_invite(&mut self, now: Instant, transmit: InviteTransmit) {
+        self.show(Party::Local, || summary::invitation(&transmit.jmi));
         let mut message = Message::new(Some(transmit.to), MessageType::Chat);
         message.id = Some(transmit.id);
         message.jmi = Some(Box::new(transmit.jmi));
@@ -229,32 +251,90 @@ impl Endpoint {
     }
 }
 
+/// What an IQ of ours asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Request {
+    /// RFC 6121 §2.1.3
+    Roster,
+    /// XEP-0280 §4
+    Carbons,
+}
+
+/// An answer of the server that takes longer is not waited for.
+const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+
 impl Endpoint {
+    /// A new session with the server: roster first, so that contacts are known before anybody can call; then presence.
     fn signed_in(&mut self, now: Instant) {
-        self.send(now, Stanza::Presence(Presence::new(None, PresenceType::Available)));
+        self.link.contacts.session_began();
+        self.ask(now, None, IqKind::Get(IqPayload::Roster(Box::default())), Request::Roster);
+        self.ask(now, None, IqKind::Set(IqPayload::CarbonsEnable), Request::Carbons);
+        self.send_presence(now, None);
     }
 
-    fn is_contact(&self, _peer: &Jid) -> bool {
-        true
+    fn send_presence(&mut self, now: Instant, to: Option<Jid>) {
+        let presence = Presence::new(to, PresenceType::Available);
+        if self.link.contacts.sending(&presence) {
+            self.send(now, Stanza::Presence(presence));
+        }
     }
 
+    fn ask(&mut self, now: Instant, to: Option<Jid>, kind: IqKind, request: Request) {
+        let id = self.link.stream.next_id();
+        let Some(requests) = &mut self.link.requests else { return };
+        if requests.track(id.clone(), to.clone(), now + REQUEST_LIMIT, request).is_ok() {
+            self.send(now, Stanza::Iq(Iq::new(to, id, kind)));
+        }
+    }
+
+    /// True if the peer may know that we are here.
+    fn is_contact(&self, peer: &Jid) -> bool {
+        self.link.contacts.knows_us(peer) || self.calls.values().any(|c| c.caller == Party::Local && &c.peer == peer)
+    }
+
+    /// The device to call without asking all devices first: a full JID as given, or the only kind of device that a person
+    /// has, one without XEP-0353.
     pub(super) fn device_to_call(&self, to: &Jid) -> Option<Jid> {
         to.is_full().then(|| to.clone())
     }
 
     fn handle_iq(&mut self, now: Instant, iq: Iq) {
-        let Some(from) = iq.from.clone() else { return };
+        if let Some((request, outcome)) = self.link.requests.as_mut().and_then(|r| r.answer(&iq)) {
+            return self.handle_outcome(now, &request, outcome);
+        }
+        let from = iq.from.clone().unwrap_or_else(|| self.link.own());
         let contact = self.is_contact(&from);
         match iq.kind {
             IqKind::Set(IqPayload::Jingle(jingle)) => {
+                self.show(Party::Remote, || summary::jingle(&jingle));
                 self.sessions.handle_input(now, &from, contact, SessionInput::Set { id: iq.id, jingle });
             }
-            IqKind::Get(_) | IqKind::Set(_) => {}
             IqKind::Result(_) => self.sessions.handle_input(now, &from, contact, SessionInput::Result { id: iq.id }),
             IqKind::Error(error) => {
                 let error = IqError { condition: Some(error.condition), jingle: error.jingle, redirect: error.address };
                 self.sessions.handle_input(now, &from, contact, SessionInput::Error { id: iq.id, error });
             }
+            IqKind::Get(_) | IqKind::Set(_) => self.handle_request(now, &iq, contact),
+        }
+    }
+
+    fn handle_outcome(&mut self, _now: Instant, request: &Request, outcome: Outcome) {
+        match (request, outcome) {
+            (Request::Roster, Outcome::Result(Some(IqPayload::Roster(roster)))) => self.link.contacts.load(*roster),
+            (Request::Roster | Request::Carbons, Outcome::Result(_)) => {}
+            (Request::Roster | Request::Carbons, Outcome::Error(_) | Outcome::Malformed | Outcome::TimedOut) => {
+                tracing::info!(?request, "the server refuses");
+            }
+        }
+    }
+
+    fn handle_request(&mut self, now: Instant, iq: &Iq, contact: bool) {
+        let answer = match self.link.contacts.push(iq) {
+            Push::Applied { .. } => Some(iq.answer(IqKind::Result(None))),
+            Push::Forged | Push::NotOne => answer_unclaimed(iq, contact),
+        };
+        if let Some(answer) = answer {
+            self.send(now, Stanza::Iq(answer));
         }
     }
 
@@ -270,15 +350,40 @@ impl Endpoint {
         let Some(from) = message.from else { return };
         if message.kind == MessageType::Error {
             if let Some(id) = &message.id {
-                self.invites.handle_bounce(now, &from, id);
+                self.invites.handle_bounce(&from, id);
             }
             return;
         }
         let Some(jmi) = message.jmi else { return };
-        let age = message.delay.and_then(|delay| self.age(now, &delay.stamp));
+        self.show(Party::Remote, || summary::invitation(&jmi));
+        let age = message.delay.map(|delay| {
+            let sent = delay.stamp.to_system_time().unwrap_or(SystemTime::UNIX_EPOCH);
+            self.wall(now).duration_since(sent).unwrap_or_default()
+        });
         let contact = self.is_contact(&from);
         self.invites.handle_input(now, InviteInput { from, to: message.to, via, age, contact, jmi: *jmi });
     }
 
-    fn handle_presence(&mut self, _now: Instant, _presence: &Presence) {}
+    fn handle_presence(&mut self, now: Instant, presence: &Presence) {
+        match self.link.contacts.receive(presence) {
+            PresenceChange::Available(jid) => {
+                let jid = Jid::from(jid);
+                self.sessions.peer_available(&jid);
+                self.emit(Event::Presence { jid, available: true });
+            }
+            PresenceChange::Unavailable(gone) => {
+                for jid in gone.into_iter().map(Jid::from) {
+                    self.sessions.peer_unavailable(now, &jid);
+                    self.emit(Event::Presence { jid, available: false });
+                }
+            }
+            PresenceChange::SubscriptionRequest(_) | PresenceChange::None => {}
+        }
+    }
+
+    fn show(&mut self, by: Party, what: impl FnOnce() -> String) {
+        if self.config.show_signalling {
+            self.emit(Event::Signalled { by, what: what() });
+        }
+    }
 }
