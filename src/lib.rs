@@ -86,11 +86,15 @@ pub mod media {
 /// Row 3: sessions, contents, invitations: signalling only.
 pub mod jingle {
     pub mod actions;
+    mod answered;
     pub mod content;
+    mod exchange;
     mod inbound;
     pub mod invite;
+    mod offer;
     pub mod session;
     pub mod sessions;
+    mod state;
 }
 
 // Row 5

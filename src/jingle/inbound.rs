@@ -1,134 +1,23 @@
 //! What the peer of a session asks for: the fifteen actions in, and the answers to ours.
 //! Read XEP-0166 §6.3 to §7.2 and XEP-0167 §8 before touching this file.
 
-use crate::fault::{Incompatible, JingleCondition, PeerFault, ReasonCondition, StanzaCondition, answer};
+use crate::fault::{Incompatible, PeerFault, ReasonCondition, answer};
 use crate::jingle::actions::{Verdict, verdict};
 use crate::jingle::content::{
-    Absorbed, Content, ContentKey, Counter, Quiet, Replace, Restart, Stage, answer_groups, application, carrier, ice_of,
-    kept, restrict, tagged,
+    Absorbed, Content, ContentKey, Counter, Quiet, Replace, Stage, answer_groups, application, carrier, ice_of, kept,
+    restrict, tagged,
 };
-use crate::jingle::session::{
-    Body, End, EndedBy, Flown, IqError, Live, Parties, Phase, Refusal, Role, Session, SessionContext, SessionEvent, State,
-    Step, parse_iq_id, say,
-};
+use crate::jingle::offer::{NAME_BYTES, Protection, protection};
+use crate::jingle::session::{Body, End, EndedBy, Phase, Refusal, Role, Session, SessionEvent, say};
+use crate::jingle::state::{Flown, Live, Step};
 use crate::wire::candidate::Transport;
 use crate::wire::description::{Description, Info};
-use crate::wire::jid::Jid;
-use crate::wire::jingle::{self as element, Action, Creator, Disposition, Group, Jingle, Reason, Senders};
+use crate::wire::jingle::{self as element, Action, Creator, Disposition, Jingle, Reason, Senders};
 use crate::wire::ns;
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// How long an offer with an empty transport may owe its fingerprint: a trickling peer sends it within a round trip.
-const FINGERPRINT_WAIT: Duration = Duration::from_secs(3);
-/// Longest sid and content name kept of a peer; those of clients have 10 to 40 bytes.
-const NAME_BYTES: usize = 256;
+use std::time::Instant;
 
 type Handled = Result<(), PeerFault>;
-
-/// session-initiate (XEP-0166 §6.2, §6.3).
-impl Session {
-    /// A session from the peer's session-initiate: acknowledged at once (J166-02), then either the user is asked or, if
-    /// nothing of it can work here, it is terminated (J166-03).
-    ///
-    /// # Errors
-    /// The fault with which the IQ is to be refused; there is no session then.
-    pub fn respond(
-        now: Instant,
-        parties: Parties,
-        context: Arc<SessionContext>,
-        id: String,
-        jingle: Jingle,
-    ) -> Result<Self, PeerFault> {
-        check_offer(&jingle, context.limits.contents)?;
-        let limits = context.limits;
-        let mut contents: Vec<element::Content> = Vec::with_capacity(jingle.contents.len());
-        for mut content in jingle.contents {
-            // J166-52: a second content of the same name is an alternative; the first one is taken.
-            if contents.iter().all(|c| ContentKey::of(c) != ContentKey::of(&content)) {
-                cap_content(&mut content, limits.remote_candidates, limits.payload_types);
-                contents.push(content);
-            }
-        }
-        let policy = context.policy.clone();
-        let ring = now + context.timers.ring;
-        let live = Live {
-            step: Step::Ringing { until: ring },
-            contents: Vec::new(),
-            groups: Vec::new(),
-            flights: Vec::new(),
-            gone_at: None,
-        };
-        let mut session = Self::with(parties, Role::Responder, context, live);
-        session.push(id, Body::Result);
-        // J166-03: what does not work here is left out; if nothing is left the session ends with the reason.
-        contents.retain(|c| works(application_of(c), policy.applications));
-        if contents.is_empty() {
-            session.terminate_for(Incompatible::Applications, "No application of this offer is supported.");
-            return Ok(session);
-        }
-        contents.retain(|c| works(carrier_of(c), policy.transports));
-        if contents.is_empty() {
-            session.terminate_for(Incompatible::Transports, "No transport of this offer is supported.");
-            return Ok(session);
-        }
-        let groups = restrict(&jingle.groups, |name| contents.iter().any(|c| c.name == name));
-        let mut owing = false;
-        if let State::Live(live) = &mut session.state {
-            live.contents = contents.iter().map(|c| Content::new(c, Stage::Offered, false)).collect();
-            live.groups.clone_from(&groups);
-        }
-        for content in &contents {
-            match protection(content, &contents, &groups, policy.require_dtls) {
-                Protection::Given => {}
-                Protection::Owed => owing = true,
-                Protection::Missing => {
-                    session.refuse_security(Some(&content.name));
-                    return Ok(session);
-                }
-            }
-        }
-        let event = SessionEvent::Incoming { contents, groups };
-        if owing && let State::Live(live) = &mut session.state {
-            live.step = Step::AwaitingFingerprint { until: now + FINGERPRINT_WAIT, held: vec![event] };
-        } else {
-            session.emit(event);
-        }
-        Ok(session)
-    }
-
-    /// Ends the session because a content is not protected by DTLS-SRTP; the text names it (J320-05, complaint 2).
-    pub(crate) fn refuse_security(&mut self, content: Option<&str>) {
-        let unprotected = |c: &&Content| c.is_rtp() && c.remote.fingerprints().is_empty();
-        let first = self.live().and_then(|live| live.contents.iter().find(unprotected)).map(|c| c.key.name.clone());
-        let name = content.map(str::to_owned).or(first).unwrap_or_default();
-        let text = format!("The content '{name}' comes without a DTLS fingerprint, and only encrypted calls are taken.");
-        let mut reason = say(Incompatible::Security.reason(), &text);
-        // J167-17.
-        reason.detail = Some((ns::RTP_ERRORS.to_owned(), "crypto-required".to_owned()));
-        self.terminate(reason, EndedBy::Local);
-    }
-
-    fn terminate_for(&mut self, what: Incompatible, text: &str) {
-        self.terminate(say(what.reason(), text), EndedBy::Local);
-    }
-
-    /// Lets the user be asked once every content has its fingerprint.
-    fn settle_fingerprints(&mut self, now: Instant) {
-        let until = now + self.context.timers.ring;
-        let require = self.context.policy.require_dtls;
-        let State::Live(live) = &mut self.state else { return };
-        if !live.unprotected(require).is_empty() {
-            return;
-        }
-        if let Step::AwaitingFingerprint { held, .. } = &mut live.step {
-            let held = std::mem::take(held);
-            live.step = Step::Ringing { until };
-            held.into_iter().for_each(|event| self.emit(event));
-        }
-    }
-}
 
 /// Requests inside a session.
 impl Session {
@@ -630,142 +519,9 @@ impl Session {
     }
 }
 
-/// Answers to ours (J166-66, J166-67).
-impl Session {
-    fn landed(&mut self, id: &str) -> Option<Flown> {
-        let (serial, number) = parse_iq_id(id)?;
-        if serial != self.parties.serial {
-            return None;
-        }
-        let live = self.live_mut().ok()?;
-        let at = live.flights.iter().position(|flight| flight.number == number)?;
-        Some(live.flights.swap_remove(at).what)
-    }
-
-    /// A result, whatever it holds.
-    pub(crate) fn acknowledged(&mut self, id: &str) {
-        match self.landed(id) {
-            Some(Flown::Initiate) => self.emit(SessionEvent::Delivered),
-            Some(Flown::TransportInfo(key)) => {
-                if let Ok(live) = self.live_mut()
-                    && let Some(known) = live.contents.iter_mut().find(|c| c.key == key)
-                    && known.restart == Restart::OursUnacked
-                {
-                    known.restart = Restart::OursAwaited;
-                }
-            }
-            Some(
-                Flown::Accept
-                | Flown::Info
-                | Flown::Ping
-                | Flown::ContentAdd(_)
-                | Flown::ContentModify(..)
-                | Flown::ContentRemove(_)
-                | Flown::TransportReplace(_)
-                | Flown::Other,
-            )
-            | None => {}
-        }
-    }
-
-    /// An error, whatever it holds.
-    pub(crate) fn refused(&mut self, now: Instant, id: &str, error: &IqError) {
-        let Some(what) = self.landed(id) else { return };
-        let bare_not_found = error.condition == Some(StanzaCondition::ItemNotFound) && error.jingle.is_none();
-        let unknown = error.jingle == Some(JingleCondition::UnknownSession)
-            || (bare_not_found && matches!(what, Flown::Ping | Flown::Accept));
-        if what == Flown::Initiate || unknown {
-            let redirect = (what == Flown::Initiate).then(|| self.trusted_redirect(error)).flatten();
-            let reason = refusal_reason(&what, error);
-            let by = if what == Flown::Initiate && error.jingle == Some(JingleCondition::TieBreak) {
-                EndedBy::TieBreak
-            } else {
-                EndedBy::Refused(error.condition)
-            };
-            self.over(End { reason, by, text: None, alternative: None, redirect });
-            return;
-        }
-        match error.condition {
-            // A server answers for an address that is gone: the same sign as unavailable presence (J166-18).
-            Some(
-                StanzaCondition::ServiceUnavailable
-                | StanzaCondition::RecipientUnavailable
-                | StanzaCondition::RemoteServerNotFound
-                | StanzaCondition::RemoteServerTimeout
-                | StanzaCondition::Gone,
-            ) => self.peer_unavailable(now),
-            Some(_) | None => {}
-        }
-        match what {
-            // Without its accept the peer never has this session; it would ring there for ever.
-            Flown::Accept => {
-                let text = "The other side did not take our answer.";
-                self.terminate(say(ReasonCondition::GeneralError, text), EndedBy::Refused(error.condition));
-            }
-            Flown::Info => self.emit(SessionEvent::InfoUnsupported),
-            lost @ (Flown::ContentAdd(_) | Flown::ContentModify(..) | Flown::TransportReplace(_)) => self.undo(lost),
-            // A lost restart: the peer's own is on its way (J371-04).
-            Flown::TransportInfo(key) => {
-                if let Ok(live) = self.live_mut()
-                    && let Some(known) = live.contents.iter_mut().find(|c| c.key == key)
-                    && known.restart == Restart::OursUnacked
-                {
-                    known.restart = Restart::Settled;
-                }
-            }
-            Flown::Initiate | Flown::Ping | Flown::ContentRemove(_) | Flown::Other => {}
-        }
-    }
-
-    /// Takes back what the peer refused, or what lost a tie.
-    fn undo(&mut self, ours: Flown) {
-        match ours {
-            Flown::ContentAdd(keys) => {
-                let adding = Stage::Adding(self.role);
-                for content in keys {
-                    let pending = self.content(&content).is_some_and(|c| c.stage == adding);
-                    if let (true, Ok(live)) = (pending, self.live_mut()) {
-                        live.remove(&content);
-                        self.emit(SessionEvent::ContentRejected { content, reason: None });
-                    }
-                }
-            }
-            Flown::ContentModify(content, before) => {
-                let Ok(live) = self.live_mut() else { return };
-                let Some(known) = live.contents.iter_mut().find(|c| c.key == content) else { return };
-                known.senders = before;
-                self.emit(SessionEvent::ContentModified { content, senders: before });
-            }
-            Flown::TransportReplace(content) => {
-                let Ok(live) = self.live_mut() else { return };
-                let Some(known) = live.contents.iter_mut().find(|c| c.key == content) else { return };
-                if matches!(known.replace, Replace::Ours(_)) {
-                    known.replace = Replace::Idle;
-                    self.emit(SessionEvent::TransportReplaceRefused { content });
-                }
-            }
-            Flown::Initiate
-            | Flown::Accept
-            | Flown::Info
-            | Flown::Ping
-            | Flown::ContentRemove(_)
-            | Flown::TransportInfo(_)
-            | Flown::Other => {}
-        }
-    }
-
-    /// J166-64: only to the same bare JID.
-    fn trusted_redirect(&self, error: &IqError) -> Option<Jid> {
-        let text = error.redirect.as_deref()?.trim();
-        let text = text.strip_prefix("xmpp:").unwrap_or(text);
-        let target = Jid::new(text.split(['?', '#']).next()?).ok()?;
-        (target.to_bare() == self.parties.peer.to_bare()).then_some(target)
-    }
-}
-
 impl Live {
     /// Names of RTP contents that are in force, or offered to us, without a DTLS fingerprint of the peer.
-    fn unprotected(&self, required: bool) -> Vec<String> {
+    pub(crate) fn unprotected(&self, required: bool) -> Vec<String> {
         let has = |c: &Content| !c.remote.fingerprints().is_empty();
         let named = |name: &str| self.contents.iter().any(|c| c.key.name == name && has(c));
         self.contents
@@ -791,61 +547,8 @@ impl Content {
     }
 }
 
-/// How an RTP content is protected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Protection {
-    /// By a fingerprint, its own or that of its group; or nothing is to be protected.
-    Given,
-    /// The transport is empty: the fingerprint may follow with the credentials (J176-01, users' complaint 3).
-    Owed,
-    /// Not at all, or only by keys in the clear.
-    Missing,
-}
-
-fn protection(content: &element::Content, all: &[element::Content], groups: &[Group], required: bool) -> Protection {
-    let Some(Description::Rtp(rtp)) = &content.description else { return Protection::Given };
-    let protected = |c: &element::Content| ice_of(c).is_some_and(|ice| !ice.fingerprints.is_empty());
-    let by_group = tagged(groups, &content.name)
-        .is_some_and(|first| all.iter().any(|c| c.name == first && protected(c)));
-    if protected(content) || by_group {
-        return Protection::Given;
-    }
-    // Keys that any server on the way can read are not taken, whatever the policy (threats: downgrade to SDES).
-    if rtp.encryption.as_ref().is_some_and(|sdes| required || sdes.required) {
-        return Protection::Missing;
-    }
-    if !required {
-        return Protection::Given;
-    }
-    match ice_of(content) {
-        Some(ice) if ice.ufrag.is_none() && ice.candidates.is_empty() => Protection::Owed,
-        Some(_) | None => Protection::Missing,
-    }
-}
-
-/// The rules of a session-initiate (J166-01, J166-08, J166-44).
-fn check_offer(jingle: &Jingle, most: usize) -> Handled {
-    let complete = |c: &element::Content| c.description.is_some() && c.transport.is_some();
-    let name = |text: &str| text.len() <= NAME_BYTES;
-    let contents = &jingle.contents;
-    if contents.is_empty() || !contents.iter().all(|c| complete(c) && name(&c.name)) {
-        return Err(PeerFault::BadRequest);
-    }
-    if jingle.sid.0.is_empty() || !name(&jingle.sid.0) {
-        return Err(PeerFault::BadRequest);
-    }
-    // J166-44.
-    if contents.iter().all(|c| c.disposition != Disposition::Session) {
-        return Err(PeerFault::BadRequest);
-    }
-    if contents.len() > most {
-        return Err(PeerFault::NoResources);
-    }
-    Ok(())
-}
-
 /// Cuts what a peer sends past our caps; both lists are in order of preference.
-fn cap_content(content: &mut element::Content, candidates: usize, payload_types: usize) {
+pub(crate) fn cap_content(content: &mut element::Content, candidates: usize, payload_types: usize) {
     if let Some(Transport::Ice(ice)) = &mut content.transport
         && ice.candidates.len() > candidates
     {
@@ -856,52 +559,14 @@ fn cap_content(content: &mut element::Content, candidates: usize, payload_types:
     }
 }
 
-fn application_of(content: &element::Content) -> Option<&str> {
+pub(crate) fn application_of(content: &element::Content) -> Option<&str> {
     content.description.as_ref().map(application)
 }
 
-fn carrier_of(content: &element::Content) -> Option<&str> {
+pub(crate) fn carrier_of(content: &element::Content) -> Option<&str> {
     content.transport.as_ref().map(carrier)
 }
 
-fn works(namespace: Option<&str>, known: &[&str]) -> bool {
+pub(crate) fn works(namespace: Option<&str>, known: &[&str]) -> bool {
     namespace.is_some_and(|namespace| known.contains(&namespace))
-}
-
-/// What a refused session-initiate, or an unknown session, is to people.
-fn refusal_reason(what: &Flown, error: &IqError) -> ReasonCondition {
-    if *what != Flown::Initiate {
-        return ReasonCondition::Gone;
-    }
-    match error.condition {
-        Some(
-            StanzaCondition::ServiceUnavailable
-            | StanzaCondition::RecipientUnavailable
-            | StanzaCondition::ItemNotFound
-            | StanzaCondition::Gone
-            | StanzaCondition::Redirect
-            | StanzaCondition::RemoteServerNotFound
-            | StanzaCondition::RemoteServerTimeout,
-        ) => ReasonCondition::Gone,
-        Some(StanzaCondition::ResourceConstraint) => ReasonCondition::Busy,
-        Some(StanzaCondition::Conflict) => ReasonCondition::AlternativeSession,
-        Some(
-            StanzaCondition::Forbidden
-            | StanzaCondition::NotAllowed
-            | StanzaCondition::NotAuthorized
-            | StanzaCondition::PolicyViolation
-            | StanzaCondition::RegistrationRequired
-            | StanzaCondition::SubscriptionRequired,
-        ) => ReasonCondition::Decline,
-        Some(
-            StanzaCondition::BadRequest
-            | StanzaCondition::FeatureNotImplemented
-            | StanzaCondition::InternalServerError
-            | StanzaCondition::JidMalformed
-            | StanzaCondition::NotAcceptable
-            | StanzaCondition::UndefinedCondition
-            | StanzaCondition::UnexpectedRequest,
-        )
-        | None => ReasonCondition::GeneralError,
-    }
 }
