@@ -6,7 +6,9 @@ mod foreign;
 
 use foreign::{Call, Foreign, OURS, THEIRS};
 use offhook::transport::leg::{Leg, LegEvent};
-use offhook::wire::candidate::{Candidate, CandidateAddr, CandidateKind, CandidateProtocol, Fingerprint, IceCreds, Setup};
+use offhook::wire::candidate::{
+    Candidate, CandidateAddr, CandidateKind, CandidateProtocol, Fingerprint, IceCreds, Setup,
+};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -69,7 +71,13 @@ impl Foreign for Str0m {
             let mut api = self.rtc.direct_api();
             let stream = api.stream_tx(&ssrc).unwrap();
             let time = u32::from(seq) * 960;
-            stream.write_rtp(str0m::rtp::RtpWrite::new(Pt::new_with_value(111), u64::from(seq).into(), time, now, payload));
+            stream.write_rtp(str0m::rtp::RtpWrite::new(
+                Pt::new_with_value(111),
+                u64::from(seq).into(),
+                time,
+                now,
+                payload,
+            ));
             self.rtc.handle_input(Input::Timeout(now)).unwrap();
             self.drain();
         }

@@ -7,7 +7,10 @@ mod foreign;
 use bytes::BytesMut;
 use foreign::{Call, Foreign, OURS, THEIRS};
 use offhook::transport::leg::{Leg, LegEvent};
-use offhook::wire::candidate::{Candidate, CandidateAddr, CandidateKind, CandidateProtocol, Fingerprint, IceCreds, Setup};
+use offhook::wire::candidate::{
+    Candidate, CandidateAddr, CandidateKind, CandidateProtocol, Fingerprint, IceCreds, Setup,
+};
+use rtc::interceptor::Registry;
 use rtc::media_stream::MediaStreamTrack;
 use rtc::peer_connection::configuration::RTCConfigurationBuilder;
 use rtc::peer_connection::configuration::interceptor_registry::register_default_interceptors;
@@ -19,7 +22,6 @@ use rtc::peer_connection::sdp::RTCSessionDescription;
 use rtc::peer_connection::state::RTCPeerConnectionState;
 use rtc::peer_connection::transport::{CandidateConfig, CandidateHostConfig, RTCDtlsRole, RTCIceCandidate};
 use rtc::peer_connection::{RTCPeerConnection, RTCPeerConnectionBuilder};
-use rtc::interceptor::Registry;
 use rtc::rtp_transceiver::rtp_sender::{
     RTCRtpCodec, RTCRtpCodecParameters, RTCRtpCodingParameters, RTCRtpEncodingParameters, RtpCodecKind,
 };
@@ -56,8 +58,12 @@ impl Webrtc {
 
 impl Foreign for Webrtc {
     fn handle_datagram(&mut self, now: Instant, local: SocketAddr, source: SocketAddr, bytes: &[u8]) {
-        let transport =
-            TransportContext { local_addr: local, peer_addr: source, ecn: None, transport_protocol: TransportProtocol::UDP };
+        let transport = TransportContext {
+            local_addr: local,
+            peer_addr: source,
+            ecn: None,
+            transport_protocol: TransportProtocol::UDP,
+        };
         let message = TaggedBytesMut { now, transport, message: BytesMut::from(bytes) };
         // It answers early packets with errors; they are no end.
         let _ = self.connection.handle_read(message);
@@ -170,7 +176,8 @@ fn set_up(leg_is_client: bool) -> Call<Webrtc> {
     let value = value.split(':').map(|b| u8::from_str_radix(b, 16).unwrap()).collect();
     let setup = Setup::parse(attribute(&sdp, "setup")).unwrap();
     assert_eq!(setup, if leg_is_client { Setup::Passive } else { Setup::Active });
-    let theirs = IceCreds { ufrag: attribute(&sdp, "ice-ufrag").to_owned(), pwd: attribute(&sdp, "ice-pwd").to_owned() };
+    let theirs =
+        IceCreds { ufrag: attribute(&sdp, "ice-ufrag").to_owned(), pwd: attribute(&sdp, "ice-pwd").to_owned() };
     leg.set_remote(now, Some(theirs), &[Fingerprint { hash: "sha-256".to_owned(), value, setup: Some(setup) }]);
     add_candidate(&mut leg, now);
     let mut peer = Webrtc { connection, connected: false, received: Vec::new(), rtcp: 0 };

@@ -426,6 +426,8 @@ const MAX_MESSAGE_BYTES: u32 = 16 * 1024;
 const MAX_MESSAGE_SEQ: u16 = 16;
 /// Handshake records before completion: sixteen retransmissions of a flight in 228-byte fragments.
 const MAX_HANDSHAKE_RECORDS: u16 = 256;
+/// Bytes of handshake records before completion; what is not put together yet stays in memory.
+const MAX_HANDSHAKE_BYTES: usize = 64 * 1024;
 /// Records that the engine would queue until keys exist: one Finished and its ChangeCipherSpec per retransmission.
 const MAX_EARLY_RECORDS: u16 = 32;
 /// Handshake records after completion: each makes the engine repeat our last flight or keep a fragment.
@@ -448,6 +450,7 @@ struct Guard {
     /// Fragments fed so far: message number, offset, length. Empty again after completion.
     seen: Vec<(u16, u32, u32)>,
     handshake_records: u16,
+    handshake_bytes: usize,
     early_records: u16,
     late_records: u16,
     /// A plaintext fatal alert, kept from the engine, which would answer it with one that ends the peer's handshake.
@@ -494,6 +497,7 @@ impl Guard {
 
     /// True if the record holds something new and nothing that the engine mishandles.
     fn accepts_fragments(&mut self, mut body: &[u8]) -> bool {
+        let bytes = self.handshake_bytes + body.len();
         let mut fresh = false;
         let mut added = 0;
         while let Some((header, rest)) = body.split_first_chunk::<12>() {
@@ -531,7 +535,12 @@ impl Guard {
             self.seen.truncate(self.seen.len() - added);
             return false;
         }
-        fresh && count(&mut self.handshake_records, MAX_HANDSHAKE_RECORDS)
+        let accepted =
+            fresh && bytes <= MAX_HANDSHAKE_BYTES && count(&mut self.handshake_records, MAX_HANDSHAKE_RECORDS);
+        if accepted {
+            self.handshake_bytes = bytes;
+        }
+        accepted
     }
 }
 
@@ -541,4 +550,219 @@ fn count(counter: &mut u16, limit: u16) -> bool {
         *counter += 1;
     }
     within
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
+    use super::*;
+    use proptest::prelude::*;
+
+    fn record(kind: u8, epoch: u8, body: &[u8]) -> Vec<u8> {
+        let mut out = vec![kind, 0xfe, 0xfd, 0, epoch, 0, 0, 0, 0, 0, 0];
+        out.extend((body.len() as u16).to_be_bytes());
+        out.extend(body);
+        out
+    }
+
+    fn fragment(kind: u8, total: u32, seq: u16, offset: u32, body: &[u8]) -> Vec<u8> {
+        let mut out = vec![kind];
+        out.extend(&total.to_be_bytes()[1..]);
+        out.extend(seq.to_be_bytes());
+        out.extend(&offset.to_be_bytes()[1..]);
+        out.extend(&(body.len() as u32).to_be_bytes()[1..]);
+        out.extend(body);
+        out
+    }
+
+    fn passes(guard: &mut Guard, datagram: &[u8], complete: bool) -> usize {
+        let mut out = BytesMut::new();
+        guard.filter(datagram, complete, &mut out);
+        out.len()
+    }
+
+    fn pair() -> (Identity, Dtls, Dtls, Instant) {
+        let identity = Identity::generate().unwrap();
+        let interval = Duration::from_millis(150);
+        let client = Dtls::new(&identity, DtlsRole::Client, interval);
+        let server = Dtls::new(&identity, DtlsRole::Server, interval);
+        (identity, client, server, Instant::now())
+    }
+
+    fn shake(client: &mut Dtls, server: &mut Dtls, now: Instant) {
+        client.start(now);
+        for _ in 0..8 {
+            while let Some(datagram) = client.poll_transmit() {
+                server.handle_input(now, &datagram);
+            }
+            while let Some(datagram) = server.poll_transmit() {
+                client.handle_input(now, &datagram);
+            }
+        }
+    }
+
+    #[test]
+    fn both_sides_export_the_same_keys_and_only_for_the_right_fingerprint() {
+        let (identity, mut client, mut server, now) = pair();
+        shake(&mut client, &mut server, now);
+        assert!(client.is_complete() && server.is_complete());
+        let right = identity.fingerprint(Setup::Actpass);
+        let a = client.srtp_keys(std::slice::from_ref(&right)).unwrap();
+        let b = server.srtp_keys(std::slice::from_ref(&right)).unwrap();
+        assert_eq!(a.material.as_ref(), b.material.as_ref());
+        assert_eq!((a.profile, a.material.len()), (SrtpProfile::AeadAes256Gcm, 88));
+        let mut wrong = right;
+        wrong.value[0] ^= 1;
+        assert_eq!(client.srtp_keys(&[wrong]).unwrap_err(), DtlsFault::FingerprintMismatch);
+        assert_eq!(client.srtp_keys(&[]).unwrap_err(), DtlsFault::FingerprintMismatch);
+    }
+
+    #[test]
+    fn every_hash_that_peers_send_is_compared() {
+        let der = b"a certificate";
+        for (hash, algorithm) in [
+            ("sha-1", &digest::SHA1_FOR_LEGACY_USE_ONLY),
+            ("sha-224", &digest::SHA224),
+            ("sha-256", &digest::SHA256),
+            ("sha-384", &digest::SHA384),
+            ("sha-512", &digest::SHA512),
+        ] {
+            let value = digest::digest(algorithm, der).as_ref().to_vec();
+            let fingerprint = Fingerprint { hash: hash.to_owned(), value, setup: None };
+            assert!(matching(std::slice::from_ref(&fingerprint), der).is_some(), "{hash}");
+            assert!(matching(std::slice::from_ref(&fingerprint), b"another").is_none(), "{hash}");
+        }
+        let unknown = Fingerprint { hash: "md5".to_owned(), value: vec![0; 16], setup: None };
+        assert!(matching(&[unknown], der).is_none());
+    }
+
+    #[test]
+    fn a_fragment_passes_once_but_the_first_hello_always() {
+        let mut server = Guard { server: true, ..Guard::default() };
+        let hello = record(HANDSHAKE, 0, &fragment(CLIENT_HELLO, 4, 0, 0, b"abcd"));
+        let second = record(HANDSHAKE, 0, &fragment(CLIENT_HELLO, 4, 1, 0, b"abcd"));
+        for n in 0..3 {
+            assert_eq!(passes(&mut server, &hello, false), hello.len());
+            assert_eq!(passes(&mut server, &second, false), if n == 0 { second.len() } else { 0 });
+        }
+        // Another cut of the same message is new.
+        let part = record(HANDSHAKE, 0, &fragment(CLIENT_HELLO, 4, 1, 0, b"ab"));
+        assert_eq!(passes(&mut server, &part, false), part.len());
+    }
+
+    #[test]
+    fn fragments_that_the_engine_mishandles_are_dropped() {
+        let mut long = fragment(11, 100, 1, 0, b"abcd");
+        long[9..12].copy_from_slice(&[0, 0, 100]);
+        for (name, body) in [
+            ("declares more than is there", long),
+            ("empty part of a message", fragment(11, 100, 1, 0, b"")),
+            ("past the end of its message", fragment(11, 4, 1, 2, b"abcd")),
+            ("message too large", fragment(11, 16_385, 1, 0, b"abcd")),
+            ("message number too high", fragment(11, 4, 16, 0, b"abcd")),
+            ("part with another behind it", [fragment(11, 100, 1, 0, b"ab"), fragment(11, 4, 2, 0, b"abcd")].concat()),
+            ("cut header", vec![11, 0, 0]),
+        ] {
+            let mut guard = Guard::default();
+            assert_eq!(passes(&mut guard, &record(HANDSHAKE, 0, &body), false), 0, "{name}");
+            assert!(guard.seen.is_empty(), "{name}");
+        }
+        // Two whole messages in one record are legal.
+        let both = [fragment(11, 2, 1, 0, b"ab"), fragment(14, 0, 2, 0, b"")].concat();
+        assert_ne!(passes(&mut Guard::default(), &record(HANDSHAKE, 0, &both), false), 0);
+    }
+
+    #[test]
+    fn a_flood_before_completion_costs_bounded_memory() {
+        let (_identity, mut client, mut server, now) = pair();
+        client.start(now);
+        let hello = client.poll_transmit().unwrap();
+        server.handle_input(now, &hello);
+        let mut grown = 0;
+        for round in 0..100_000u32 {
+            let junk = match round % 4 {
+                0 => record(HANDSHAKE, 1, &[7; 60]),
+                1 => record(CHANGE_CIPHER_SPEC, 0, &[1]),
+                2 => record(HANDSHAKE, 0, &fragment(11, 9000, (round % 16) as u16, round % 8000, &[7; 1000])),
+                _ => record(APPLICATION_DATA, 1, &[7; 1000]),
+            };
+            grown += allocation_counter::measure(|| {
+                server.handle_input(now, &junk);
+                while server.poll_transmit().is_some() {}
+            })
+            .bytes_current;
+        }
+        assert!(grown < 160 * 1024, "{grown} B");
+    }
+
+    #[test]
+    fn nothing_in_the_clear_ends_a_complete_association() {
+        let (_identity, mut client, mut server, now) = pair();
+        shake(&mut client, &mut server, now);
+        let mut answers = 0;
+        for _ in 0..1000 {
+            for body in [record(ALERT, 0, &[2, 40]), record(ALERT, 0, &[1, 0]), record(APPLICATION_DATA, 0, b"x")] {
+                assert_eq!(client.handle_input(now, &body), DtlsProgress::None);
+            }
+            client.handle_input(now, &record(HANDSHAKE, 0, &fragment(2, 1, 1, 0, b"x")));
+            while client.poll_transmit().is_some() {
+                answers += 1;
+            }
+        }
+        assert!(answers <= 32, "{answers} repetitions of our last flight");
+        // The genuine close_notify still counts.
+        server.close(now);
+        let close = server.poll_transmit().unwrap();
+        assert_eq!(client.handle_input(now, &close), DtlsProgress::Closed);
+    }
+
+    #[test]
+    fn a_fatal_alert_is_believed_after_three_seconds_only() {
+        let (_identity, mut client, mut server, now) = pair();
+        client.start(now);
+        client.handle_input(now, &record(ALERT, 0, &[2, 40]));
+        let soon = now + Duration::from_millis(2900);
+        assert_eq!(client.handle_timeout(soon), Ok(()));
+        let late = now + GRACE;
+        assert_eq!(client.handle_timeout(late), Err(DtlsFault::Alert(40)));
+        // A handshake that completes meanwhile refutes it.
+        let (_identity, mut client, _, now) = pair();
+        client.start(now);
+        client.handle_input(now, &record(ALERT, 0, &[2, 40]));
+        shake(&mut client, &mut server, now);
+        assert!(client.is_complete());
+        assert_eq!(client.handle_timeout(now + GRACE), Ok(()));
+    }
+
+    #[test]
+    fn an_unanswered_hello_is_repeated_seven_times_with_growing_pauses() {
+        let (_identity, mut client, _server, start) = pair();
+        client.start(start);
+        let mut sent = Vec::new();
+        let mut now = start;
+        loop {
+            while client.poll_transmit().is_some() {
+                sent.push((now - start).as_millis());
+            }
+            let Some(due) = client.poll_timeout() else { break };
+            now = due;
+            client.handle_timeout(now).unwrap();
+        }
+        assert_eq!(sent, [0, 150, 300, 450, 750, 1200, 2100, 3600]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_safe_at_any_time(junk in proptest::collection::vec(any::<u8>(), 0..300), kind in 19u8..26, framed: bool) {
+            let (_identity, mut client, mut server, now) = pair();
+            let junk = if framed { record(kind, junk.len() as u8 % 3, &junk) } else { junk };
+            client.handle_input(now, &junk);
+            server.handle_input(now, &junk);
+            client.start(now);
+            client.handle_input(now, &junk);
+            shake(&mut client, &mut server, now);
+            client.handle_input(now, &junk);
+            server.handle_input(now, &junk);
+        }
+    }
 }

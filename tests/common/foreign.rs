@@ -1,5 +1,12 @@
 //! A leg and somebody else's sans-IO peer, in virtual time.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods
+)]
 
 use offhook::transport::dtls::Identity;
 use offhook::transport::leg::{Leg, LegConfig, LegEvent};
