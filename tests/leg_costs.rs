@@ -44,7 +44,8 @@ fn a_connected_leg_keeps_less_than_twenty_kilobytes() {
         let inline = std::mem::size_of_val(&leg);
         let freed = -allocation_counter::measure(|| drop(leg)).bytes_current;
         println!("{name}: {inline} B inline + {freed} B heap");
-        assert!(inline as i64 + freed <= 20 * 1024, "{name}: {inline} B inline + {freed} B heap");
+        assert!(freed <= 20 * 1024, "{name}: {inline} B inline + {freed} B heap");
+        assert!(inline <= 2048, "{name}: {inline} B inline");
     }
 }
 

@@ -50,7 +50,7 @@ impl Webrtc {
             match message {
                 RTCMessage::RtpPacket(_, packet) => self.received.push(packet.payload.to_vec()),
                 RTCMessage::RtcpPacket(_, _) => self.rtcp += 1,
-                _ => {}
+                RTCMessage::DataChannelMessage(_, _) | _ => {}
             }
         }
     }
@@ -116,7 +116,7 @@ fn set_up(leg_is_client: bool) -> Call<Webrtc> {
         sdp_fmtp_line: String::new(),
         rtcp_feedback: vec![],
     };
-    let parameters = RTCRtpCodecParameters { rtp_codec: codec.clone(), payload_type: 111, ..Default::default() };
+    let parameters = RTCRtpCodecParameters { rtp_codec: codec.clone(), payload_type: 111 };
     media.register_codec(parameters, RtpCodecKind::Audio).unwrap();
     let registry = register_default_interceptors(Registry::new(), &mut media).unwrap();
     let mut connection = RTCPeerConnectionBuilder::new()

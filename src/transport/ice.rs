@@ -127,7 +127,7 @@ impl Ice {
     /// The peer's credentials: checks can begin.
     pub fn set_remote_creds(&mut self, now: Instant, creds: &IceCreds) {
         self.agent.set_remote_credentials(agent_creds(creds));
-        self.agent.handle_timeout(now);
+        self.handle_timeout(now);
     }
 
     /// RFC 8445 §9: new credentials, no remote candidates; the old path stays in use until another is nominated.
@@ -202,7 +202,7 @@ impl Ice {
             None,
             None,
         ));
-        self.agent.handle_timeout(now);
+        self.handle_timeout(now);
     }
 
     /// Candidates of the peer so far, those that came from signalling.
@@ -296,7 +296,7 @@ impl Ice {
         (local, remote)
     }
 
-    /// Time has come to `now`.
+    /// Time has come to `now`. Each call of the agent may send one check: never more often than `Ta` (RFC 8445 §14.2).
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.agent.poll_timeout().is_none_or(|due| now >= due) {
             self.agent.handle_timeout(now);

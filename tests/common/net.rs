@@ -125,6 +125,9 @@ impl Net {
     /// Two legs whose signalling is already exchanged.
     pub fn new(options: &Options) -> Self {
         let mut net = Self::unsignalled(options);
+        // Signalling takes longer than one step of ICE's pace.
+        net.now += Duration::from_millis(20);
+        net.start = net.now;
         net.signal(options.tamper);
         net
     }
