@@ -75,7 +75,7 @@ pub struct Sessions {
     context: Arc<SessionContext>,
     sessions: BTreeMap<SessionId, Slot>,
     by_sid: BTreeMap<Sid, Vec<SessionId>>,
-    by_peer: BTreeMap<BareJid, Vec<SessionId>>,
+    by_peer: BTreeMap<BareJid, Person>,
     timers: BTreeSet<(Instant, Why, SessionId)>,
     /// Oldest first, with its index.
     ended: VecDeque<Arc<(Sid, Jid)>>,
@@ -91,6 +91,17 @@ pub struct Sessions {
 struct Slot {
     session: Session,
     timer: Option<(Instant, Why)>,
+    /// As last seen: still among its person's pending ones.
+    pending: bool,
+}
+
+/// The sessions with one bare JID; a gateway has thousands behind one, so that nothing here is searched one by one.
+#[derive(Debug, Default)]
+struct Person {
+    all: BTreeSet<SessionId>,
+    pending: BTreeSet<SessionId>,
+    /// How many of all we started.
+    called: usize,
 }
 
 impl Sessions {
@@ -209,8 +220,8 @@ impl Sessions {
 
     /// Sessions that live with any device of this person, oldest first.
     pub fn with_peer(&self, peer: &BareJid) -> impl Iterator<Item = (SessionId, &Session)> {
-        let ids = self.by_peer.get(peer).map_or(&[][..], Vec::as_slice);
-        ids.iter().filter_map(|id| Some((*id, self.session(*id)?)))
+        let ids = self.by_peer.get(peer).into_iter().flat_map(|person| &person.all);
+        ids.filter_map(|id| Some((*id, self.session(*id)?)))
     }
 
     /// All sessions that live, oldest first.
@@ -325,8 +336,7 @@ impl Sessions {
             return;
         }
         let limits = self.context.limits;
-        let waits = |s: &Session| s.role() == Role::Responder && s.phase() == Phase::Pending;
-        let pending = self.with_peer(&bare).filter(|(_, s)| waits(s)).count();
+        let pending = self.pending_with(&bare).filter(|(_, s)| s.role() == Role::Responder).count();
         let full = self.sessions.len() >= limits.sessions && crossed.is_none();
         // J166-07.
         if full || pending >= limits.pending_per_peer {
@@ -350,8 +360,8 @@ impl Sessions {
     fn crossed(&self, from: &Jid, theirs: &Jingle) -> Option<(SessionId, Sid)> {
         let wanted: BTreeSet<(&str, Option<&str>)> =
             theirs.contents.iter().filter_map(|c| c.description.as_ref()).map(|d| (application(d), media(d))).collect();
-        self.with_peer(&from.to_bare())
-            .filter(|(_, s)| s.peer() == from && s.role() == Role::Initiator && s.phase() == Phase::Pending)
+        self.pending_with(&from.to_bare())
+            .filter(|(_, s)| s.peer() == from && s.role() == Role::Initiator)
             .find(|(_, s)| {
                 let ours: BTreeSet<(&str, Option<&str>)> = s
                     .contents()
@@ -375,7 +385,12 @@ impl Sessions {
     fn admits(&self, from: &Jid, contact: bool) -> bool {
         // Whoever we called knows that we are here.
         self.callers.admits(from, contact)
-            || self.with_peer(&from.to_bare()).any(|(_, session)| session.role() == Role::Initiator)
+            || self.by_peer.get(&from.to_bare()).is_some_and(|person| person.called > 0)
+    }
+
+    fn pending_with(&self, peer: &BareJid) -> impl Iterator<Item = (SessionId, &Session)> {
+        let ids = self.by_peer.get(peer).into_iter().flat_map(|person| &person.pending);
+        ids.filter_map(|id| Some((*id, self.session(*id)?)))
     }
 
     fn refuse(&mut self, to: &Jid, id: String, fault: PeerFault) {
@@ -399,8 +414,11 @@ impl Sessions {
         let id = SessionId(self.next_serial);
         self.next_serial = self.next_serial.wrapping_add(1);
         push_exact(self.by_sid.entry(session.sid().clone()).or_default(), id);
-        push_exact(self.by_peer.entry(session.peer().to_bare()).or_default(), id);
-        self.sessions.insert(id, Slot { session, timer: None });
+        let person = self.by_peer.entry(session.peer().to_bare()).or_default();
+        person.all.insert(id);
+        person.pending.insert(id);
+        person.called += usize::from(session.role() == Role::Initiator);
+        self.sessions.insert(id, Slot { session, timer: None, pending: true });
         self.touch(id, |_| ());
         id
     }
@@ -426,7 +444,14 @@ impl Sessions {
             }
             slot.timer = timer;
         }
-        if slot.session.phase() == Phase::Ended {
+        let phase = slot.session.phase();
+        if slot.pending && phase != Phase::Pending {
+            slot.pending = false;
+            if let Some(person) = self.by_peer.get_mut(&slot.session.peer().to_bare()) {
+                person.pending.remove(&id);
+            }
+        }
+        if phase == Phase::Ended {
             self.forget(id);
         }
         Some(result)
@@ -436,7 +461,14 @@ impl Sessions {
         let Some(slot) = self.sessions.remove(&id) else { return };
         let (peer, sid) = (slot.session.peer().clone(), slot.session.sid().clone());
         drop_from(&mut self.by_sid, &sid, id);
-        drop_from(&mut self.by_peer, &peer.to_bare(), id);
+        let bare = peer.to_bare();
+        if let Some(person) = self.by_peer.get_mut(&bare) {
+            person.all.remove(&id);
+            person.called = person.called.saturating_sub(usize::from(slot.session.role() == Role::Initiator));
+            if person.all.is_empty() {
+                self.by_peer.remove(&bare);
+            }
+        }
         // J166-68: enough is kept for the right answer, in bounded memory. A lost tie leaves its sid free.
         let lost = slot.session.end().is_some_and(|end| end.by == EndedBy::TieBreak);
         if !lost {
