@@ -593,3 +593,143 @@ pub fn opus_has_fec(payload: &[u8]) -> bool {
     };
     first_frame.is_some_and(|byte| (byte >> (7 - silk_frames)) & 1 == 1)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use super::*;
+
+    fn pt(id: u8, name: &str, clock: u32, channels: u8, fmtp: &[(&str, &str)]) -> PayloadType {
+        PayloadType {
+            id,
+            name: name.to_owned(),
+            clock_rate_hz: (clock > 0).then_some(clock),
+            channels,
+            parameters: fmtp.iter().map(|(name, value)| parameter(name, value)).collect(),
+            ..PayloadType::default()
+        }
+    }
+
+    fn ids(list: &[PayloadType]) -> Vec<u8> {
+        list.iter().map(|payload_type| payload_type.id).collect()
+    }
+
+    #[test]
+    fn the_offer_has_what_browsers_expect() {
+        let offered = offer(&CodecName::PREFERENCE);
+        assert_eq!(ids(&offered), [111, 9, 0, 8, 13, 110, 126]);
+        assert_eq!((offered[0].name.as_str(), offered[0].clock_rate_hz, offered[0].channels), ("opus", Some(48_000), 2));
+        assert!(offered.iter().all(|payload_type| !(64..=95).contains(&payload_type.id)));
+        assert_eq!(ids(&offer(&[CodecName::Opus])), [111, 110, 126]);
+        assert_eq!(ids(&offer(&[CodecName::Pcma])), [8, 13, 126]);
+        assert!(offer(&[]).is_empty());
+    }
+
+    // J167-11, scenario 18.
+    #[test]
+    fn the_answer_keeps_ids_and_order_and_opus_wins() {
+        let offered = [
+            pt(0, "PCMU", 8_000, 1, &[]),
+            pt(103, "ISAC", 16_000, 1, &[]),
+            pt(96, "OPUS", 48_000, 2, &[("useinbandfec", "1")]),
+            pt(9, "", 0, 1, &[]),
+            pt(101, "telephone-event", 8_000, 1, &[]),
+            pt(100, "Telephone-Event", 48_000, 1, &[]),
+            pt(13, "CN", 8_000, 1, &[]),
+        ];
+        let answer = answer(&offered, &CodecName::PREFERENCE).unwrap();
+        assert_eq!(ids(&answer.payload_types), [0, 96, 9, 101, 100, 13]);
+        assert_eq!((answer.send, answer.send_payload_type), (CodecName::Opus, 96));
+        assert_eq!(answer.dtmf_send, Some((100, 48_000)));
+        assert_eq!(answer.receive, [(0, CodecName::Pcmu), (96, CodecName::Opus), (9, CodecName::G722)]);
+        assert!(answer.opus.use_inband_fec);
+        let pcm_first = super::answer(&offered, &[CodecName::Pcma, CodecName::Pcmu]).unwrap();
+        assert_eq!((pcm_first.send, ids(&pcm_first.payload_types)), (CodecName::Pcmu, vec![0, 101, 100, 13]));
+    }
+
+    // J167-12, J167-32, RFC 5761 §4.
+    #[test]
+    fn codecs_are_the_same_by_name_clock_and_channels_only() {
+        let none = |payload_type: PayloadType| answer(&[payload_type], &CodecName::PREFERENCE).is_none();
+        assert!(none(pt(111, "opus", 16_000, 2, &[])));
+        assert!(none(pt(111, "speex", 8_000, 1, &[])));
+        assert!(none(pt(0, "PCMU", 16_000, 1, &[])));
+        assert!(none(pt(0, "PCMU", 8_000, 2, &[])));
+        assert!(none(pt(72, "opus", 48_000, 2, &[])));
+        assert!(none(pt(200, "opus", 48_000, 2, &[])));
+        assert!(none(pt(101, "telephone-event", 8_000, 1, &[])));
+        assert!(!none(pt(97, "pcmu", 8_000, 1, &[])));
+        assert!(!none(pt(111, "opus", 48_000, 1, &[])));
+        assert!(!none(pt(9, "G722", 16_000, 1, &[])));
+        assert_eq!(CodecName::G722.clock_rate_hz(), 8_000);
+    }
+
+    #[test]
+    fn an_answer_that_renames_ids_is_sent_with_its_ids_and_received_with_both() {
+        let offered = offer(&CodecName::PREFERENCE);
+        let answered = [pt(96, "opus", 48_000, 2, &[]), pt(101, "telephone-event", 48_000, 1, &[])];
+        let agreed = accepted(&offered, &answered, &CodecName::PREFERENCE).unwrap();
+        assert_eq!(agreed.send_payload_type, 96);
+        assert!(agreed.receive.contains(&(96, CodecName::Opus)) && agreed.receive.contains(&(111, CodecName::Opus)));
+        assert_eq!(agreed.dtmf_send, Some((101, 48_000)));
+    }
+
+    #[test]
+    fn fmtp_is_honoured() {
+        let opus = |fmtp: &[(&str, &str)]| answer(&[pt(111, "opus", 48_000, 2, fmtp)], &[CodecName::Opus]).unwrap();
+        let all = opus(&[
+            ("useinbandfec", "1"),
+            ("usedtx", "1"),
+            ("cbr", "1"),
+            ("stereo", "1"),
+            ("maxplaybackrate", "16000"),
+            ("maxaveragebitrate", "20000"),
+            ("ptime", "60"),
+            ("maxptime", "45"),
+        ]);
+        assert_eq!(
+            all.opus,
+            OpusParameters {
+                use_inband_fec: true,
+                use_dtx: true,
+                constant_bitrate: true,
+                stereo: true,
+                max_playback_rate_hz: 16_000,
+                max_average_bitrate_bps: Some(20_000),
+            }
+        );
+        assert_eq!(all.ptime_ms, 40);
+        assert_eq!(opus(&[]).opus, OpusParameters::default());
+        assert_eq!(opus(&[("maxptime", "3")]).ptime_ms, 10);
+        assert_eq!(opus(&[("ptime", "4000000000")]).ptime_ms, 60);
+        assert_eq!(opus(&[("ptime", "junk"), ("maxplaybackrate", "1")]).ptime_ms, 20);
+        let config = EncoderConfig { bitrate_bps: 32_000, complexity: 5, expected_loss_percent: 10, dtx: false };
+        let mut encoder = Encoder::new(CodecName::Opus, &all.opus, config).unwrap();
+        let mut out = [0; 1_500];
+        let tone: Vec<i16> = (0..1_920).map(|n| if n % 200 < 100 { 5_000 } else { -5_000 }).collect();
+        // Constant bit rate of 20 kbit/s: 100 bytes for 40 ms.
+        assert_eq!(encoder.encode(&tone, &mut out).unwrap(), 100);
+    }
+
+    #[test]
+    fn a_frame_with_fec_is_known_by_its_flag() {
+        let fec = OpusParameters { use_inband_fec: true, ..OpusParameters::default() };
+        let config = EncoderConfig { bitrate_bps: 24_000, complexity: 5, expected_loss_percent: 20, dtx: false };
+        for (asked, most, least) in [(fec, 100, 30), (OpusParameters::default(), 0, 0)] {
+            let mut encoder = Encoder::new(CodecName::Opus, &asked, config).unwrap();
+            let mut out = [0; 1_500];
+            let mut with = 0;
+            for frame in 0..100u32 {
+                let pcm: Vec<i16> = (0..960u32)
+                    .map(|n| {
+                        let t = f64::from(frame * 960 + n) / 48_000.0 * std::f64::consts::TAU;
+                        (3_000.0 * ((t * 150.0).sin() + (t * 450.0).sin()) * (1.0 + (t * 4.0).sin())) as i16
+                    })
+                    .collect();
+                let n = encoder.encode(&pcm, &mut out).unwrap();
+                with += usize::from(opus_has_fec(&out[..n]));
+            }
+            assert!((least..=most).contains(&with), "{with}");
+        }
+    }
+}

@@ -47,6 +47,8 @@ const MAX_DROPOUT: i64 = 3_000;
 const MAX_MISORDER: i64 = 100;
 /// A transit time that differs by so much is a new time line (sender restarted its clock).
 const TRANSIT_JUMP_US: i64 = 2_000_000;
+/// Playing starts so much above the target: in the middle of the band where `stretch` leaves it alone.
+const START_MARGIN_US: i64 = 10_000;
 /// Packets of the stream before a change of SSRC may straggle so long.
 const OLD_SSRC: Duration = Duration::from_secs(1);
 
@@ -305,7 +307,7 @@ impl JitterBuffer {
             State::Waiting => {
                 let Some(front) = self.slots.front() else { return Next::Empty };
                 let age = self.excess_us(&stream, now, front.time - i64::from(waiting_ticks));
-                if age < target_us {
+                if age < target_us + START_MARGIN_US {
                     return Next::Empty;
                 }
                 self.state = State::Playing { next: front.time, last_seq: front.seq - 1, held: 0, silent: false };
@@ -386,16 +388,18 @@ impl JitterBuffer {
     /// How the sound that waits should be stretched.
     #[must_use]
     pub fn stretch(&self, now: Instant, waiting_ticks: u32) -> Stretch {
-        // Shrink late and gently, stretch early: a hole is worse than delay.
-        const TOO_LONG_US: i64 = 10_000;
-        const TOO_SHORT_US: i64 = 5_000;
-        const FAR_US: i64 = 60_000;
-        let State::Playing { silent: false, .. } = self.state else { return Stretch::Keep };
+        // Between the two the delay is left alone. The band lies above the target: one packet in twenty is slower than
+        // it, and a hole is worse than delay. It is as wide as one stretch, which else would overshoot.
+        const TOO_LONG_US: i64 = 20_000;
+        const TOO_SHORT_US: i64 = 4_000;
+        const FAR_US: i64 = 80_000;
+        // While sound is made up the delay grows by itself: to shrink that sound would be to make up more.
+        let State::Playing { silent: false, held: 0, .. } = self.state else { return Stretch::Keep };
         let Some(delay) = self.delay_us(now, waiting_ticks) else { return Stretch::Keep };
         let error = delay - self.target_us();
         if error > TOO_LONG_US {
             Stretch::Faster(error > FAR_US)
-        } else if error < -TOO_SHORT_US {
+        } else if error < TOO_SHORT_US {
             Stretch::Slower(error < -FAR_US)
         } else {
             Stretch::Keep
@@ -680,5 +684,177 @@ impl DelayEstimator {
             }
         }
         BINS as i64 * BIN_US
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use super::*;
+    use crate::wire::rtp::{MediaTime, SeqNo};
+
+    const FORMAT: PacketFormat = PacketFormat { ticks: 160, clock_hz: 8_000, kind: Kind::Speech };
+
+    fn header(seq: u16, time: u32) -> RtpHeader {
+        RtpHeader { marker: false, payload_type: 0, seq: SeqNo(seq), time: MediaTime(time), ssrc: Ssrc(1) }
+    }
+
+    fn put(buffer: &mut JitterBuffer, now: Instant, n: u32) -> Inserted {
+        let n0 = n.wrapping_add(65_533);
+        buffer.insert(now, &header(n0 as u16, n.wrapping_mul(160).wrapping_sub(400)), &n.to_be_bytes(), FORMAT)
+    }
+
+    // What comes out, one letter a frame: its number's last digit, `x` for lost, `f` for lost with FEC, `-` for nothing.
+    fn take(buffer: &mut JitterBuffer, now: Instant) -> char {
+        match buffer.next(now, 0) {
+            Next::Frame { payload, .. } => char::from(b'0' + payload[3] % 10),
+            Next::Lost { fec: None, .. } => 'x',
+            Next::Lost { fec: Some(_), .. } => 'f',
+            Next::Silence { .. } => 's',
+            Next::ComfortNoise { .. } => 'n',
+            Next::Empty => '-',
+        }
+    }
+
+    fn ms(start: Instant, ms: u64) -> Instant {
+        start + Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn swapped_and_repeated_packets_play_once_in_order_across_both_wraps() {
+        let start = Instant::now();
+        let mut buffer = JitterBuffer::new(JitterConfig::default());
+        let order = [0u32, 2, 1, 1, 3, 5, 4, 5, 6, 7, 8, 9];
+        let mut out = String::new();
+        for (n, number) in order.iter().enumerate() {
+            put(&mut buffer, ms(start, n as u64 * 20), *number);
+        }
+        for n in 0..10u64 {
+            out.push(take(&mut buffer, ms(start, 240 + n * 20)));
+        }
+        assert_eq!(out, "0123456789");
+        assert_eq!(buffer.stats().duplicates, 2);
+        assert_eq!(put(&mut buffer, ms(start, 460), 3), Inserted::Duplicate);
+    }
+
+    #[test]
+    fn a_lost_packet_is_made_up_from_the_next_one_and_too_late_is_late() {
+        let start = Instant::now();
+        let mut buffer = JitterBuffer::new(JitterConfig::default());
+        for n in [0u32, 1, 3, 4, 7] {
+            put(&mut buffer, ms(start, u64::from(n) * 20), n);
+        }
+        let out: String = (0..8).map(|n| take(&mut buffer, ms(start, 200 + n * 20))).collect();
+        assert_eq!(out, "01f34xf7");
+        assert_eq!(put(&mut buffer, ms(start, 400), 2), Inserted::Late);
+        assert_eq!((buffer.stats().late, buffer.stats().duplicates), (1, 0));
+    }
+
+    #[test]
+    fn a_pause_of_the_sender_is_silence_and_not_a_loss() {
+        let start = Instant::now();
+        let mut buffer = JitterBuffer::new(JitterConfig::default());
+        put(&mut buffer, start, 0);
+        let noise = PacketFormat { ticks: 0, kind: Kind::ComfortNoise, ..FORMAT };
+        // Numbers go on, time jumps over 400 ms.
+        buffer.insert(ms(start, 20), &header(65_534, 160u32.wrapping_sub(400)), &[60], noise);
+        let mut out = String::new();
+        for n in 0..30u64 {
+            if n == 18 {
+                buffer.insert(ms(start, 420), &header(65_535, 3_360 - 400), &[0, 0, 0, 2], FORMAT);
+            }
+            out.push(take(&mut buffer, ms(start, 60 + n * 20)));
+        }
+        assert!(out.starts_with("0ns") && !out.contains('f') && out.contains('2'), "{out}");
+        assert!(!out.split('2').next().unwrap().contains('x'), "{out}");
+    }
+
+    #[test]
+    fn numbers_of_dtmf_packets_are_no_holes() {
+        let start = Instant::now();
+        let mut buffer = JitterBuffer::new(JitterConfig::default());
+        put(&mut buffer, start, 0);
+        for seq in [65_534u16, 65_535, 0] {
+            buffer.note_foreign(&header(seq, 0));
+        }
+        buffer.insert(ms(start, 80), &header(1, 640u32.wrapping_sub(400)), &[0, 0, 0, 4], FORMAT);
+        let out: String = (0..4).map(|n| take(&mut buffer, ms(start, 60 + n * 20))).collect();
+        assert_eq!(out, "0ss4");
+    }
+
+    #[test]
+    fn the_buffer_is_bounded_in_packets_and_time() {
+        let start = Instant::now();
+        let mut buffer = JitterBuffer::new(JitterConfig::default());
+        for n in 0..5_000 {
+            put(&mut buffer, ms(start, u64::from(n)), n);
+            assert!(buffer.len() <= 51);
+        }
+        let small = PacketFormat { ticks: 8, ..FORMAT };
+        let mut buffer = JitterBuffer::new(JitterConfig::default());
+        for n in 0..5_000u32 {
+            buffer.insert(ms(start, u64::from(n)), &header(n as u16, n * 8), &[1], small);
+            assert!(buffer.len() <= MAX_PACKETS);
+        }
+    }
+
+    #[test]
+    fn a_stray_packet_changes_nothing_and_two_in_a_row_are_a_new_sequence() {
+        let start = Instant::now();
+        let mut buffer = JitterBuffer::new(JitterConfig::default());
+        for n in 0..5u32 {
+            put(&mut buffer, ms(start, u64::from(n) * 20), n);
+        }
+        assert_eq!(buffer.insert(ms(start, 100), &header(30_000, 5), &[0; 4], FORMAT), Inserted::Suspect);
+        assert_eq!(put(&mut buffer, ms(start, 101), 5), Inserted::Stored);
+        assert_eq!(buffer.len(), 6);
+        assert_eq!(buffer.insert(ms(start, 120), &header(30_001, 165), &[0; 4], FORMAT), Inserted::Suspect);
+        assert_eq!(buffer.insert(ms(start, 140), &header(30_002, 325), &[0; 4], FORMAT), Inserted::Stored);
+        assert_eq!((buffer.len(), buffer.stats().restarts), (1, 2));
+    }
+
+    // Clocks apart: the sound card pulls 20 ms at its own pace; stretching is modelled as 10 ms more or less that wait.
+    #[test]
+    fn clocks_200_ppm_apart_do_not_run_dry_for_an_hour() {
+        for ppm in [200i64, -200] {
+            let start = Instant::now();
+            let mut buffer = JitterBuffer::new(JitterConfig::default());
+            let mut waiting: i64 = 0;
+            let (mut lost, mut worst, mut hear_us) = (0, Duration::ZERO, 7_000i64);
+            for n in 0..180_000u32 {
+                let at = i64::from(n) * 20_000;
+                let delay = 20_000 + i64::from(n.wrapping_mul(2_654_435_761) >> 16) % 10_000;
+                put(&mut buffer, start + Duration::from_micros((at + delay) as u64), n);
+                while hear_us <= at + delay {
+                    let now = start + Duration::from_micros(hear_us as u64);
+                    let stretch = buffer.stretch(now, 0);
+                    if matches!(stretch, Stretch::Faster(_)) && buffer.has_next() {
+                        if let Next::Frame { ticks, .. } = buffer.next(now, waiting as u32) {
+                            waiting += i64::from(ticks);
+                        }
+                    }
+                    match stretch {
+                        Stretch::Faster(_) if waiting >= 80 => waiting -= 80,
+                        Stretch::Slower(_) => waiting += 80,
+                        Stretch::Faster(_) | Stretch::Keep => {}
+                    }
+                    while waiting < 160 {
+                        match buffer.next(now, waiting as u32) {
+                            Next::Frame { ticks, .. } => waiting += i64::from(ticks),
+                            Next::Lost { ticks, .. } => {
+                                waiting += i64::from(ticks);
+                                lost += 1;
+                            }
+                            Next::Empty | Next::Silence { .. } | Next::ComfortNoise { .. } => waiting = 160,
+                        }
+                    }
+                    waiting -= 160;
+                    worst = worst.max(buffer.delay(now, waiting as u32).unwrap_or_default());
+                    hear_us += 20_000 + (20_000 * ppm) / 1_000_000;
+                }
+            }
+            assert!(lost <= 5, "{ppm}: {lost}");
+            assert!(worst < Duration::from_millis(90), "{ppm}: {worst:?}");
+        }
     }
 }
