@@ -1,5 +1,5 @@
 //! Microphone to ear against bare libopus, and the transcoding paths. Performance rows 10 and 11.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
 //! Whole audio paths in virtual time: encode, a network that loses, delays, swaps and repeats, jitter buffer, decode.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -38,7 +38,8 @@ fn speech(frames: usize) -> Vec<i16> {
             let mut sum = 0.0;
             for harmonic in 1..20 {
                 let hz = pitch * f64::from(harmonic);
-                let gain = 1.0 / (1.0 + ((hz - formant) / 200.0).powi(2)) + 0.3 / (1.0 + ((hz - 1_500.0) / 300.0).powi(2));
+                let gain =
+                    1.0 / (1.0 + ((hz - formant) / 200.0).powi(2)) + 0.3 / (1.0 + ((hz - 1_500.0) / 300.0).powi(2));
                 sum += gain * (std::f64::consts::TAU * phase * f64::from(harmonic)).sin();
             }
             (sum * 5_000.0 * syllable * phrase).clamp(-30_000.0, 30_000.0) as i16
@@ -177,12 +178,9 @@ fn likeness(sent: &[i16], heard: &[i16]) -> f64 {
 #[test]
 fn speech_comes_through_a_clean_line_with_every_codec() {
     let signal = speech(250);
-    for (codec, least) in [
-        (CodecName::Opus, 0.90),
-        (CodecName::G722, 0.95),
-        (CodecName::Pcmu, 0.95),
-        (CodecName::Pcma, 0.95),
-    ] {
+    for (codec, least) in
+        [(CodecName::Opus, 0.90), (CodecName::G722, 0.95), (CodecName::Pcmu, 0.95), (CodecName::Pcma, 0.95)]
+    {
         let mut line = Line::new(&[codec], AudioConfig::default(), |_| vec![30.0]);
         let (heard, delay) = line.run(&signal);
         let like = likeness(&signal, &heard);
@@ -226,9 +224,8 @@ fn fec_brings_back_what_concealment_can_only_guess() {
     for fec in [true, false] {
         let mut random = Random(4_242);
         let config = AudioConfig { expected_loss_percent: 20, ..AudioConfig::default() };
-        let mut line = Line::new(&[CodecName::Opus], config, move |_| {
-            if random.next() < 0.2 { vec![] } else { vec![30.0] }
-        });
+        let mut line =
+            Line::new(&[CodecName::Opus], config, move |_| if random.next() < 0.2 { vec![] } else { vec![30.0] });
         if !fec {
             let mut plain = line.sender.negotiated().clone();
             plain.opus.use_inband_fec = false;
@@ -370,13 +367,8 @@ fn three_seconds_without_a_packet_are_told_once_and_so_is_their_end() {
     }
     assert_eq!(events, [(150, AudioEvent::NoMedia)]);
     sender.push_pcm(start, &frame, &mut |out| {
-        let header = RtpHeader {
-            marker: true,
-            payload_type: out.payload_type,
-            seq: SeqNo(0),
-            time: out.time,
-            ssrc: Ssrc(1),
-        };
+        let header =
+            RtpHeader { marker: true, payload_type: out.payload_type, seq: SeqNo(0), time: out.time, ssrc: Ssrc(1) };
         receiver.handle_rtp(start + 300 * FRAME, &header, out.payload);
     });
     assert_eq!(receiver.poll_event(), Some(AudioEvent::MediaBack));

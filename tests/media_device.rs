@@ -1,7 +1,7 @@
 //! The whole path against ALSA's own null and file devices: no sound card is needed. ALSA_CONFIG_PATH, read by libasound,
 //! is set before the test runs itself again as a child.
 #![cfg(all(feature = "audio-device", target_os = "linux"))]
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
 use std::time::{Duration, Instant};
 

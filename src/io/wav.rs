@@ -44,7 +44,9 @@ impl WavSource {
     /// Length of the file.
     #[must_use]
     pub fn duration(&self) -> std::time::Duration {
-        std::time::Duration::from_secs_f64(f64::from(self.reader.duration()) / f64::from(self.reader.spec().sample_rate))
+        std::time::Duration::from_secs_f64(
+            f64::from(self.reader.duration()) / f64::from(self.reader.spec().sample_rate),
+        )
     }
 
     // Reads and resamples the next 20 ms of the file. False at its end.

@@ -499,11 +499,8 @@ const FEC_MEMORY: u32 = 50;
 
 impl Receiving {
     fn new(seed: u64, config: &AudioConfig) -> Self {
-        let jitter = JitterConfig {
-            min_delay: config.min_delay,
-            max_delay: config.max_delay,
-            ..JitterConfig::default()
-        };
+        let jitter =
+            JitterConfig { min_delay: config.min_delay, max_delay: config.max_delay, ..JitterConfig::default() };
         Self {
             jitter: JitterBuffer::new(jitter),
             voice: None,
@@ -595,7 +592,7 @@ impl Receiving {
         let calm = self.since_stretch < STRETCH_SAMPLES;
         let stretch = match stretch {
             Stretch::Faster(false) | Stretch::Slower(false) if calm => Stretch::Keep,
-            other => other,
+            Stretch::Keep | Stretch::Faster(_) | Stretch::Slower(_) => stretch,
         };
         let want = match stretch {
             Stretch::Keep => out.len(),
@@ -670,7 +667,8 @@ impl Receiving {
                 Next::Lost { ticks, fec } => {
                     let Some(voice) = &mut self.voice else { return };
                     let codec = voice.decoder.codec();
-                    let fec = fec.filter(|(id, _)| negotiated.receive.contains(&(*id, codec))).map(|(_, packet)| packet);
+                    let fec =
+                        fec.filter(|(id, _)| negotiated.receive.contains(&(*id, codec))).map(|(_, packet)| packet);
                     let samples = ticks_to_samples(ticks, clock) as u64;
                     if voice.lost(ticks, fec, &mut self.queue) {
                         self.recovered += samples;

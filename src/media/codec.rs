@@ -220,7 +220,11 @@ pub fn accepted(offered: &[PayloadType], answered: &[PayloadType], preference: &
     negotiate(answered, Some(offered), preference)
 }
 
-fn negotiate(theirs: &[PayloadType], our_offer: Option<&[PayloadType]>, preference: &[CodecName]) -> Option<Negotiated> {
+fn negotiate(
+    theirs: &[PayloadType],
+    our_offer: Option<&[PayloadType]>,
+    preference: &[CodecName],
+) -> Option<Negotiated> {
     let mut speech: Vec<(CodecName, &PayloadType)> = Vec::new();
     let mut events: Vec<(u8, u32)> = Vec::new();
     let mut comfort_noise = None;
@@ -247,16 +251,14 @@ fn negotiate(theirs: &[PayloadType], our_offer: Option<&[PayloadType]>, preferen
     }
     let first = *speech.first()?;
     let (send, chosen) = match preference.first() {
-        Some(CodecName::Opus) => {
-            speech.iter().copied().find(|(codec, _)| *codec == CodecName::Opus).unwrap_or(first)
-        }
+        Some(CodecName::Opus) => speech.iter().copied().find(|(codec, _)| *codec == CodecName::Opus).unwrap_or(first),
         Some(CodecName::G722 | CodecName::Pcmu | CodecName::Pcma) | None => first,
     };
     // RFC 3389 §5: comfort noise of payload type 13 belongs to the 8 kHz clock.
-    if speech.iter().all(|(codec, _)| codec.clock_rate_hz() != 8_000) {
-        if let Some(id) = comfort_noise.take() {
-            payload_types.retain(|payload_type| payload_type.id != id);
-        }
+    if speech.iter().all(|(codec, _)| codec.clock_rate_hz() != 8_000)
+        && let Some(id) = comfort_noise.take()
+    {
+        payload_types.retain(|payload_type| payload_type.id != id);
     }
     let mut receive: Vec<(u8, CodecName)> = speech.iter().map(|(codec, theirs)| (theirs.id, *codec)).collect();
     let mut dtmf_receive = events.clone();
@@ -618,7 +620,10 @@ mod tests {
     fn the_offer_has_what_browsers_expect() {
         let offered = offer(&CodecName::PREFERENCE);
         assert_eq!(ids(&offered), [111, 9, 0, 8, 13, 110, 126]);
-        assert_eq!((offered[0].name.as_str(), offered[0].clock_rate_hz, offered[0].channels), ("opus", Some(48_000), 2));
+        assert_eq!(
+            (offered[0].name.as_str(), offered[0].clock_rate_hz, offered[0].channels),
+            ("opus", Some(48_000), 2)
+        );
         assert!(offered.iter().all(|payload_type| !(64..=95).contains(&payload_type.id)));
         assert_eq!(ids(&offer(&[CodecName::Opus])), [111, 110, 126]);
         assert_eq!(ids(&offer(&[CodecName::Pcma])), [8, 13, 126]);

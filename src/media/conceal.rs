@@ -248,7 +248,8 @@ impl PcmQueue {
     /// Repeats one pitch period of what was played last; samples added, 0 if it would be heard.
     pub fn slower(&mut self, urgent: bool) -> usize {
         let head = self.head;
-        let (Some(played), Some(waiting)) = (self.data.get(head - LONGEST.min(head)..head), self.data.get(head..)) else {
+        let (Some(played), Some(waiting)) = (self.data.get(head - LONGEST.min(head)..head), self.data.get(head..))
+        else {
             return 0;
         };
         if waiting.len() < LONGEST || played.len() < LONGEST {
@@ -354,7 +355,11 @@ mod tests {
         let mut block = [0; 960];
         let (mut removed, mut added) = (0, 0);
         for round in 0..40 {
-            if round % 2 == 0 { removed += queue.faster(false) } else { added += queue.slower(false) }
+            if round % 2 == 0 {
+                removed += queue.faster(false)
+            } else {
+                added += queue.slower(false)
+            }
             let n = queue.read(&mut block);
             out.extend_from_slice(&block[..n]);
         }

@@ -223,11 +223,8 @@ impl DtmfReceiver {
             if time == started || continued || moved {
                 self.remember(time);
                 let duration = if time == started { packet.duration.max(duration) } else { packet.duration };
-                self.state = if packet.end {
-                    Receiving::Idle
-                } else {
-                    Receiving::Pressed { event, time, duration, heard: now }
-                };
+                self.state =
+                    if packet.end { Receiving::Idle } else { Receiving::Pressed { event, time, duration, heard: now } };
                 return None;
             }
         }
@@ -256,7 +253,7 @@ impl DtmfReceiver {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
     use super::*;
 
     const TICK: Duration = Duration::from_millis(20);
@@ -363,8 +360,7 @@ mod tests {
         for step in 0..600u32 {
             let ticks = step * 400;
             let (segment, duration) = (ticks / 65_535, ticks % 65_535);
-            let payload =
-                EventPayload { event: 7, end: false, volume: 0, duration: duration.max(1) as u16 }.to_bytes();
+            let payload = EventPayload { event: 7, end: false, volume: 0, duration: duration.max(1) as u16 }.to_bytes();
             let now = start + Duration::from_millis(u64::from(step) * 50);
             heard.extend(receiver.handle(now, false, 77 + segment * 65_535, &payload));
         }

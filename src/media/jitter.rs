@@ -153,7 +153,12 @@ enum State {
     Waiting,
     /// `next`: media time of the next sample to be decoded. `last_seq`: last packet that was played or given up.
     /// `held`: ticks made up while the position stood still. `silent`: the sender said that it stops.
-    Playing { next: i64, last_seq: i64, held: i64, silent: bool },
+    Playing {
+        next: i64,
+        last_seq: i64,
+        held: i64,
+        silent: bool,
+    },
 }
 
 /// One stream's packets on their way to the decoder.
@@ -229,13 +234,7 @@ impl JitterBuffer {
     }
 
     /// Takes a packet of `ticks` RTP ticks of a `clock_hz` clock.
-    pub fn insert(
-        &mut self,
-        now: Instant,
-        header: &RtpHeader,
-        payload: &[u8],
-        format: PacketFormat,
-    ) -> Inserted {
+    pub fn insert(&mut self, now: Instant, header: &RtpHeader, payload: &[u8], format: PacketFormat) -> Inserted {
         let PacketFormat { ticks, clock_hz, kind } = format;
         let Some((seq, time, transit_us)) = self.place(now, header, clock_hz) else {
             self.stats.suspect += 1;
@@ -250,17 +249,17 @@ impl JitterBuffer {
             self.stats.duplicates += 1;
             return Inserted::Duplicate;
         }
+        let passed = matches!(self.state, State::Playing { last_seq, .. } if seq <= last_seq);
+        let back = self.played_seq - seq;
+        if passed && (0..128).contains(&back) && (self.played >> back) & 1 == 1 {
+            self.stats.duplicates += 1;
+            return Inserted::Duplicate;
+        }
+        // Late packets count as well: they are what the delay has to grow for.
         self.delay.packet(self.stream.map_or(0, |s| s.arrival_us(now)), transit_us);
-        if let State::Playing { last_seq, .. } = self.state {
-            if seq <= last_seq {
-                let back = self.played_seq - seq;
-                if (0..128).contains(&back) && (self.played >> back) & 1 == 1 {
-                    self.stats.duplicates += 1;
-                    return Inserted::Duplicate;
-                }
-                self.stats.late += 1;
-                return Inserted::Late;
-            }
+        if passed {
+            self.stats.late += 1;
+            return Inserted::Late;
         }
         let mut stored = self.pool.pop().unwrap_or_default();
         stored.clear();
@@ -453,10 +452,11 @@ impl JitterBuffer {
     // Finds a packet's place in the stream: unwrapped number, unwrapped time, transit. `None` while in doubt.
     fn place(&mut self, now: Instant, header: &RtpHeader, clock_hz: u32) -> Option<(i64, i64, i64)> {
         let Some(stream) = self.stream.filter(|s| s.ssrc == header.ssrc && s.clock_hz == clock_hz) else {
-            if let Some((ssrc, since)) = self.old_ssrc {
-                if ssrc == header.ssrc && now.saturating_duration_since(since) < OLD_SSRC {
-                    return None;
-                }
+            if let Some((ssrc, since)) = self.old_ssrc
+                && ssrc == header.ssrc
+                && now.saturating_duration_since(since) < OLD_SSRC
+            {
+                return None;
             }
             return Some(self.restart(now, header, clock_hz));
         };
@@ -689,7 +689,7 @@ impl DelayEstimator {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
     use super::*;
     use crate::wire::rtp::{MediaTime, SeqNo};
 
@@ -828,10 +828,11 @@ mod tests {
                 while hear_us <= at + delay {
                     let now = start + Duration::from_micros(hear_us as u64);
                     let stretch = buffer.stretch(now, 0);
-                    if matches!(stretch, Stretch::Faster(_)) && buffer.has_next() {
-                        if let Next::Frame { ticks, .. } = buffer.next(now, waiting as u32) {
-                            waiting += i64::from(ticks);
-                        }
+                    if matches!(stretch, Stretch::Faster(_))
+                        && buffer.has_next()
+                        && let Next::Frame { ticks, .. } = buffer.next(now, waiting as u32)
+                    {
+                        waiting += i64::from(ticks);
                     }
                     match stretch {
                         Stretch::Faster(_) if waiting >= 80 => waiting -= 80,

@@ -47,8 +47,7 @@ pub fn quality(input: QualityInput) -> Quality {
     let loss_percent = if input.loss.is_finite() { input.loss.clamp(0.0, 1.0) * 100.0 } else { 0.0 };
     let burst_ratio = if input.burst_ratio.is_finite() { input.burst_ratio.max(1.0) } else { 1.0 };
     // G.107 (7-29): Ie-eff = Ie + (95 − Ie) · Ppl / (Ppl / BurstR + Bpl).
-    let equipment_impairment =
-        codec.ie + (95.0 - codec.ie) * loss_percent / (loss_percent / burst_ratio + codec.bpl);
+    let equipment_impairment = codec.ie + (95.0 - codec.ie) * loss_percent / (loss_percent / burst_ratio + codec.bpl);
     let r = R_DEFAULT - delay_impairment - equipment_impairment;
     Quality { mos: mos(r), r: r.max(0.0), delay_impairment, equipment_impairment, one_way_ms }
 }
@@ -99,7 +98,13 @@ mod tests {
     use super::*;
 
     fn input(codec: CodecName, loss: f64, one_way_ms: u64) -> QualityInput {
-        QualityInput { codec, loss, burst_ratio: 1.0, buffer: Duration::ZERO, rtt: Duration::from_millis(2 * one_way_ms) }
+        QualityInput {
+            codec,
+            loss,
+            burst_ratio: 1.0,
+            buffer: Duration::ZERO,
+            rtt: Duration::from_millis(2 * one_way_ms),
+        }
     }
 
     #[test]

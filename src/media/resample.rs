@@ -172,7 +172,9 @@ mod tests {
 
     #[test]
     fn a_tone_keeps_its_level_and_what_is_past_the_band_is_gone() {
-        for (from, to, hz) in [(8_000, 48_000, 1_000.0), (48_000, 8_000, 3_000.0), (44_100, 48_000, 5_000.0), (16_000, 48_000, 6_500.0)] {
+        for (from, to, hz) in
+            [(8_000, 48_000, 1_000.0), (48_000, 8_000, 3_000.0), (44_100, 48_000, 5_000.0), (16_000, 48_000, 6_500.0)]
+        {
             let out = run(from, to, &tone(from, hz, from as usize));
             let level = rms(&out[2_000..]) / (10_000.0 / 2f64.sqrt());
             assert!((0.95..1.05).contains(&level), "{from} {to}: {level}");
@@ -183,7 +185,9 @@ mod tests {
 
     #[test]
     fn rates_with_nothing_in_common_work_and_count_right_in_the_long_run() {
-        for (from, to) in [(47_999, 48_000), (11_025, 48_000), (96_000, 48_000), (192_000, 48_000), (1, 48_000), (44_101, 47_777)] {
+        for (from, to) in
+            [(47_999, 48_000), (11_025, 48_000), (96_000, 48_000), (192_000, 48_000), (1, 48_000), (44_101, 47_777)]
+        {
             let input = tone(from, f64::from(from) / 20.0, from as usize * 2);
             let mut resampler = Resampler::new(from, to);
             let mut out = vec![0; resampler.output_len(input.len())];
