@@ -326,7 +326,13 @@ impl CapsCache {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::disallowed_methods,
+        clippy::wildcard_enum_match_arm
+    )]
     use super::*;
     use crate::wire::disco::{Field, FormType};
     use proptest::prelude::*;

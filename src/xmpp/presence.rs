@@ -261,7 +261,13 @@ pub fn unwrap_carbon(own: &BareJid, mut message: Message) -> Unwrapped {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::disallowed_methods,
+        clippy::wildcard_enum_match_arm
+    )]
     use super::*;
     use crate::wire::stanza::{Carbon, MessageType};
 

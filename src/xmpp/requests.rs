@@ -153,7 +153,13 @@ pub fn answer_unclaimed(iq: &Iq, knows_us: bool) -> Option<Iq> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::disallowed_methods,
+        clippy::wildcard_enum_match_arm
+    )]
     use super::*;
     use std::time::Duration;
 

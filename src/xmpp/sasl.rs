@@ -361,6 +361,7 @@ fn check_server_final(data: &[u8], signature: &[u8]) -> Result<(), SaslFault> {
 /// The server's half of SCRAM, so that tests can log in without a server.
 #[cfg(test)]
 pub(crate) mod testing {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     /// Server-first and server-final for a password; checks the client's proof.
@@ -413,7 +414,13 @@ pub(crate) mod testing {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::disallowed_methods,
+        clippy::wildcard_enum_match_arm
+    )]
     use super::*;
     use proptest::prelude::*;
 

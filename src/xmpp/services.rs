@@ -229,7 +229,13 @@ fn same(a: &Service, b: &Service) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::disallowed_methods,
+        clippy::wildcard_enum_match_arm
+    )]
     use super::*;
     use crate::fault::{ErrorType, StanzaCondition};
     use crate::wire::stanza::StanzaError;

@@ -450,20 +450,14 @@ impl Stream {
             let detail = "content namespace";
             return self.bad_xml(Malformed::Xml { condition: StreamCondition::InvalidNamespace, detail });
         }
-        match std::mem::replace(&mut self.state, State::Offline) {
-            State::Header(step) => {
-                // RFC 6120 §4.7.5: a server without version 1.0 sends no features.
-                if header.version.is_none_or(|(major, _)| major == 0) {
-                    self.pipe.error(StreamError::new(StreamCondition::UnsupportedVersion));
-                    return self.finish(StreamEvent::Refused(StreamFault::Version));
-                }
-                self.enter(now, State::Features(step));
-            }
-            other => {
-                self.state = other;
-                self.unexpected();
-            }
+        let State::Header(step) = &self.state else { return self.unexpected() };
+        let step = step.clone();
+        // RFC 6120 §4.7.5: a server without version 1.0 sends no features.
+        if header.version.is_none_or(|(major, _)| major == 0) {
+            self.pipe.error(StreamError::new(StreamCondition::UnsupportedVersion));
+            return self.finish(StreamEvent::Refused(StreamFault::Version));
         }
+        self.enter(now, State::Features(step));
     }
 
     fn stream_error(&mut self, error: StreamError) {
@@ -863,7 +857,14 @@ fn other_host(text: &str) -> Option<(String, Option<u16>)> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::disallowed_methods,
+        clippy::wildcard_enum_match_arm,
+        clippy::panic
+    )]
     use super::*;
     use crate::wire::stanza::{Message, MessageType};
     use crate::wire::stream::SaslCondition;
