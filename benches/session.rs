@@ -2,7 +2,7 @@
 //! sessions live (goal ≤ 60 µs, flat within 1.3×), and bytes of a session that is only signalled (goal ≤ 4 KiB).
 //!
 //! `cargo bench --bench session`
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use offhook::config::{InitiateRate, XmlLimits};
 use offhook::jingle::session::{Body, SessionContext, SessionEvent, SessionInput};

@@ -3,7 +3,7 @@
 //!
 //! `OFFHOOK_SEQUENCES` sets how many (20 000 unless told), `OFFHOOK_SEED` replays the one that a failure printed.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 #[path = "common/operations.rs"]
 mod operations;

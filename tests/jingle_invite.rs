@@ -1,6 +1,6 @@
 //! Jingle Message Initiation: who is heard, who rings, who stops ringing, and which of two crossed calls stands.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::wildcard_enum_match_arm)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::wildcard_enum_match_arm)]
 
 use offhook::fault::ReasonCondition;
 use offhook::jingle::invite::{

@@ -1,6 +1,6 @@
 //! The rules of a session, row by row: the table of actions, ties, caps, strangers, and what users complained of.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::wildcard_enum_match_arm)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::wildcard_enum_match_arm)]
 
 #[path = "common/operations.rs"]
 mod operations;

@@ -63,16 +63,16 @@ impl Session {
             self.over(End { reason, by, text: None, alternative: None, redirect });
             return;
         }
-        match error.condition {
-            // A server answers for an address that is gone: the same sign as unavailable presence (J166-18).
-            Some(
-                StanzaCondition::ServiceUnavailable
-                | StanzaCondition::RecipientUnavailable
-                | StanzaCondition::RemoteServerNotFound
-                | StanzaCondition::RemoteServerTimeout
-                | StanzaCondition::Gone,
-            ) => self.peer_unavailable(now),
-            Some(_) | None => {}
+        // A server answers for an address that is gone: the same sign as unavailable presence (J166-18).
+        if let Some(
+            StanzaCondition::ServiceUnavailable
+            | StanzaCondition::RecipientUnavailable
+            | StanzaCondition::RemoteServerNotFound
+            | StanzaCondition::RemoteServerTimeout
+            | StanzaCondition::Gone,
+        ) = error.condition
+        {
+            self.peer_unavailable(now);
         }
         match what {
             // Without its accept the peer never has this session; it would ring there for ever.

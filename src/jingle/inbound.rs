@@ -314,10 +314,7 @@ impl Session {
 
     /// Keys of contents that we added and that await their answer; anything else is out of order.
     fn pending_adds(&self, contents: &[element::Content]) -> Result<Vec<ContentKey>, PeerFault> {
-        let keys = self.resolve_all(contents).map_err(|fault| match fault {
-            PeerFault::UnknownContent => PeerFault::OutOfOrder,
-            other => other,
-        })?;
+        let keys = self.resolve_all(contents).map_err(unanswered)?;
         let ours = Stage::Adding(self.role);
         let all = keys.iter().all(|key| self.content(key).is_some_and(|c| c.stage == ours));
         if all { Ok(keys) } else { Err(PeerFault::OutOfOrder) }
@@ -510,10 +507,7 @@ impl Session {
     }
 
     fn pending_replaces(&self, contents: &[element::Content]) -> Result<Vec<ContentKey>, PeerFault> {
-        let keys = self.resolve_all(contents).map_err(|fault| match fault {
-            PeerFault::UnknownContent => PeerFault::OutOfOrder,
-            other => other,
-        })?;
+        let keys = self.resolve_all(contents).map_err(unanswered)?;
         let pending = |key: &ContentKey| self.content(key).is_some_and(|c| matches!(c.replace, Replace::Ours(_)));
         if keys.iter().all(pending) { Ok(keys) } else { Err(PeerFault::OutOfOrder) }
     }
@@ -545,6 +539,11 @@ impl Content {
             }
         }
     }
+}
+
+/// An answer that names a content unknown here answers nothing that was asked.
+fn unanswered(fault: PeerFault) -> PeerFault {
+    if fault == PeerFault::UnknownContent { PeerFault::OutOfOrder } else { fault }
 }
 
 /// Cuts what a peer sends past our caps; both lists are in order of preference.
