@@ -67,6 +67,9 @@ pub use device::{Microphone, Speaker, list_devices};
 /// The sound card, through cpal. Names are those of `list_devices`; `None` is the system's default.
 #[cfg(feature = "audio-device")]
 mod device {
+    // cpal's enums are foreign and grow: what is not named is refused or ends the stream.
+    #![allow(clippy::wildcard_enum_match_arm)]
+
     use std::collections::VecDeque;
     use std::io;
     use std::sync::{Arc, Mutex, PoisonError};
