@@ -9,7 +9,8 @@ use crate::io::driver::{self, Command};
 use crate::io::tls::{self, SelfSigned};
 use crate::jingle::session::{SessionContext, SessionPolicy};
 use crate::transport::dtls::Identity;
-use crate::wire::jid::{FullJid, Jid};
+use crate::wire::jid::Jid;
+use crate::xmpp::link_local::LinkRole;
 use crate::xmpp::stream::{StreamConfig, TlsPolicy};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -178,15 +179,13 @@ impl ClientBuilder {
             Way::Connect { addr, pin } => {
                 let target = Target { host: addr.ip().to_string(), port: addr.port(), direct_tls: true };
                 let tls = certificate.client(*pin).map_err(config)?;
-                let _ = (target, tls);
-                return Err(Error::Config("the serverless stream is not there yet".into()));
+                (driver::Signalling::Connect { target, tls }, Account::serverless(LinkRole::Connector, account.to_bare()))
             }
             Way::Listen { addr, pin } => {
                 let listener = Arc::new(tokio::net::TcpListener::bind(addr).await?);
                 listening = Some(listener.local_addr()?);
                 let tls = certificate.server(*pin).map_err(config)?;
-                let _ = (listener, tls);
-                return Err(Error::Config("the serverless stream is not there yet".into()));
+                (driver::Signalling::Listen { listener, tls }, Account::serverless(LinkRole::Listener, account.to_bare()))
             }
         };
         let context = SessionContext {
@@ -248,7 +247,7 @@ pub enum ClientEvent {
     /// Somebody calls.
     Incoming(Incoming),
     /// Signed in (again).
-    Online(FullJid),
+    Online(Jid),
     /// The server connection changed; calls go on meanwhile.
     Signalling(Signalling),
     /// Signed out for good.
@@ -361,7 +360,7 @@ pub struct Client {
     commands: mpsc::Sender<Command>,
     events: mpsc::Receiver<ClientEvent>,
     calls: Calls,
-    jid: Option<FullJid>,
+    jid: Option<Jid>,
     listening: Option<SocketAddr>,
     sha256: [u8; 32],
 }
@@ -390,7 +389,7 @@ impl Client {
     fn new(
         commands: mpsc::Sender<Command>,
         events: mpsc::Receiver<Event>,
-        jid: Option<FullJid>,
+        jid: Option<Jid>,
         listening: Option<SocketAddr>,
         sha256: [u8; 32],
     ) -> Self {
@@ -402,7 +401,7 @@ impl Client {
 
     /// Our full address; `None` before a serverless peer has come.
     #[must_use]
-    pub fn jid(&self) -> Option<&FullJid> {
+    pub fn jid(&self) -> Option<&Jid> {
         self.jid.as_ref()
     }
 

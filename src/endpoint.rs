@@ -4,7 +4,9 @@
 mod call;
 mod calls;
 pub mod event;
+mod link;
 mod offer;
+mod people;
 mod signalling;
 mod summary;
 
@@ -21,8 +23,9 @@ use call::Call;
 use event::{CallId, CallStats, Event, Input, Output};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
-pub use signalling::Account;
-use signalling::Link;
+pub use link::Account;
+use link::Link;
+use people::People;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -128,6 +131,7 @@ pub struct Endpoint {
     config: EndpointConfig,
     identity: Arc<Identity>,
     link: Link,
+    people: People,
     sessions: Sessions,
     invites: Invites,
     calls: BTreeMap<CallId, Call>,
@@ -160,6 +164,7 @@ impl Endpoint {
             seed
         };
         let link = Link::new(now, next_seed(), &config.account);
+        let people = People::new((now, wall), &config.account);
         let local = config.account.jid();
         let sessions = Sessions::new(SessionsConfig {
             local: local.clone(),
@@ -183,6 +188,7 @@ impl Endpoint {
             config,
             identity,
             link,
+            people,
             sessions,
             invites,
             calls: BTreeMap::new(),
@@ -200,7 +206,8 @@ impl Endpoint {
         for server in endpoint.config.media.servers.clone() {
             endpoint.resolve(server.host);
         }
-        endpoint.start(now);
+        // A listener awaits its peer the same way as a client connects: the shell knows which.
+        endpoint.outputs.push_back(Output::Connect);
         endpoint
     }
 
@@ -247,6 +254,7 @@ impl Endpoint {
             }
         }
         self.signalling_timeout(now);
+        self.find_devices(now);
         self.pump(now);
     }
 
@@ -260,7 +268,8 @@ impl Endpoint {
                 return Output::Transmit(transmit);
             }
         }
-        let signalling = [self.link.poll_timeout(), self.invites.poll_timeout(), self.signalling_deadline()];
+        let signalling =
+            [self.link.poll_timeout(), self.invites.poll_timeout(), self.signalling_deadline(), self.calls_deadline()];
         let sessions = self.sessions.poll_timeout().map(|(at, _)| at);
         let legs = self.calls.values_mut().filter_map(|c| c.media.leg.as_mut()).filter_map(|l| l.poll_timeout());
         let earliest = legs.map(|(at, _)| at).chain(sessions).chain(signalling.into_iter().flatten()).min();
@@ -401,7 +410,7 @@ impl Endpoint {
     /// STUN and TURN servers whose addresses are known: the configured ones, then those of XEP-0215.
     fn ice_servers(&self) -> Vec<IceServer> {
         let mut servers = Vec::new();
-        for named in self.config.media.servers.iter().chain(self.link.services()) {
+        for named in self.config.media.servers.iter().chain(&self.people.services) {
             let literal = named.host.trim_matches(['[', ']']).parse::<IpAddr>().ok();
             let known = literal.or_else(|| self.names.get(&named.host).and_then(|a| a.first()).copied());
             if let Some(ip) = known {

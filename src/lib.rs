@@ -8,8 +8,8 @@
 //! | 1 | [`wire`] | bytes and text to values and back |
 //! | 2 | [`xmpp`], [`transport`], [`media`] | the signalling connection; how payload travels; RTP frames to sound and back |
 //! | 3 | [`jingle`] | sessions, contents, invitations: signalling only |
-//! | 5 | [`error`], [`endpoint`] | the public error; the sans-IO engine, which joins a session and its legs |
-//! | 6 | `io` | the only place with a clock, sockets, tasks, DNS, sound, files |
+//! | 5 | [`endpoint`] | the sans-IO engine, which joins a session and its legs |
+//! | 6 | `io`, [`error`] | the only place with a clock, sockets, tasks, DNS, sound, files; the public error |
 //! | 7 | `client` | the async API applications use |
 //! | 8 | `cli` | commands, output, exit codes |
 
@@ -99,6 +99,8 @@ pub mod jingle {
 
 // Row 5
 pub mod endpoint;
+
+// Row 6
 pub mod error;
 
 /// Row 6: the only place with a clock, sockets, tasks, DNS, sound, files.

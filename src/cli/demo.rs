@@ -24,6 +24,8 @@ const CORRELATION: f64 = 0.9;
 const SET_UP_LIMIT: Duration = Duration::from_secs(15);
 /// Longest lag that is searched: jitter buffer, codec and set-up.
 const MAX_LAG: Duration = Duration::from_millis(600);
+/// Frames of silence after the melody.
+const TAIL_FRAMES: u64 = 30;
 /// Correlation is searched at this rate: the melodies end at 1.2 kHz.
 const SEARCH_RATE_HZ: u32 = 4_000;
 
@@ -31,7 +33,7 @@ const SEARCH_RATE_HZ: u32 = 4_000;
 const CALLER_NOTES: [f64; 8] = [262.0, 330.0, 392.0, 523.0, 494.0, 392.0, 349.0, 294.0];
 const CALLEE_NOTES: [f64; 8] = [440.0, 659.0, 554.0, 880.0, 740.0, 587.0, 988.0, 466.0];
 
-/// One sample of a melody: a note with an overtone and a soft envelope, so that the beginning of each note is found.
+/// One sample of a melody: a note with a soft envelope, so that the beginning of each note is found.
 fn melody(notes: &[f64; 8], sample: u64) -> i16 {
     let t = sample as f64 / f64::from(PCM_RATE_HZ);
     let note = (t / 0.25) as usize;
@@ -41,10 +43,11 @@ fn melody(notes: &[f64; 8], sample: u64) -> i16 {
     let inside = (t % 0.25) / 0.25;
     let envelope = (std::f64::consts::PI * inside).sin().powf(0.5);
     let phase = std::f64::consts::TAU * hz * t;
-    (envelope * 9_000.0 * (phase.sin() + 0.3 * (2.0 * phase).sin())) as i16
+    (envelope * 9_000.0 * phase.sin()) as i16
 }
 
-/// Largest normalised correlation of `heard` with `signal` over all lags up to [`MAX_LAG`].
+/// How much of `signal` is in `heard`: for each second of the signal the largest normalised correlation over all lags up to
+/// [`MAX_LAG`], averaged. Block by block, because a jitter buffer that adapts shifts what follows.
 fn correlation(heard: &[i16], signal: &[i16]) -> f64 {
     let step = (PCM_RATE_HZ / SEARCH_RATE_HZ) as usize;
     // The mean over a step is a good enough low-pass for signals below a third of the search rate.
@@ -53,21 +56,27 @@ fn correlation(heard: &[i16], signal: &[i16]) -> f64 {
     };
     let (heard, signal) = (thin(heard), thin(signal));
     let lags = (MAX_LAG.as_millis() as usize * SEARCH_RATE_HZ as usize / 1000) as isize;
-    let mut best: f64 = 0.0;
-    for lag in -lags..=lags {
-        let (h, s) = if lag >= 0 { (lag as usize, 0) } else { (0, lag.unsigned_abs()) };
-        let pairs = heard.iter().skip(h).zip(signal.iter().skip(s));
-        let (mut dot, mut hh, mut ss) = (0.0, 0.0, 0.0);
-        for (a, b) in pairs {
-            dot += a * b;
-            hh += a * a;
-            ss += b * b;
-        }
-        if hh > 0.0 && ss > 0.0 {
-            best = best.max(dot / (hh * ss).sqrt());
-        }
+    let blocks: Vec<&[f64]> = signal.chunks_exact(SEARCH_RATE_HZ as usize).collect();
+    let mut sum = 0.0;
+    for (number, block) in blocks.iter().enumerate() {
+        let from = (number * SEARCH_RATE_HZ as usize) as isize;
+        let best = (-lags..=lags)
+            .filter_map(|lag| heard.get(usize::try_from(from + lag).ok()?..)?.get(..block.len()))
+            .map(|window| similarity(window, block))
+            .fold(0.0, f64::max);
+        sum += best;
     }
-    best
+    if blocks.is_empty() { 0.0 } else { sum / blocks.len() as f64 }
+}
+
+fn similarity(a: &[f64], b: &[f64]) -> f64 {
+    let (mut dot, mut aa, mut bb) = (0.0, 0.0, 0.0);
+    for (x, y) in a.iter().zip(b) {
+        dot += x * y;
+        aa += x * x;
+        bb += y * y;
+    }
+    if aa > 0.0 && bb > 0.0 { dot / (aa * bb).sqrt() } else { 0.0 }
 }
 
 /// The signalling of both sides in the order in which it was sent.
@@ -96,12 +105,21 @@ pub(super) async fn run(options: &Demo, output: &Output) -> Result<Exit, Failure
     output.line("two endpoints are up, joined by a serverless stream (XEP-0174) with pinned TLS on loopback");
     let length = Duration::from_secs(options.seconds);
     let answer = async {
-        loop {
+        let incoming = loop {
             match callee.next_event().await {
-                Some(ClientEvent::Incoming(incoming)) => break talk_back(incoming, &ladder).await,
+                Some(ClientEvent::Incoming(incoming)) => break incoming,
                 Some(ClientEvent::Signalled(by, what)) => note(&ladder, by == Party::Remote, what),
                 Some(_) => {}
-                None => break Err(Failure::new(Exit::Internal, "the answering side ended")),
+                None => return Err(Failure::new(Exit::Internal, "the answering side ended")),
+            }
+        };
+        let mut talk = std::pin::pin!(talk_back(incoming));
+        loop {
+            tokio::select! {
+                side = &mut talk => break side,
+                event = callee.next_event() => if let Some(ClientEvent::Signalled(by, what)) = event {
+                    note(&ladder, by == Party::Remote, what);
+                },
             }
         }
     };
@@ -114,6 +132,11 @@ pub(super) async fn run(options: &Demo, output: &Output) -> Result<Exit, Failure
         .await
         .map_err(|_| Failure::new(Exit::MediaFailed, "the call did not come to its end"))?;
     let (caller_side, callee_side) = (heard_by_caller?, heard_by_callee?);
+    while let Ok(Some(event)) = tokio::time::timeout(FRAME, callee.next_event()).await {
+        if let ClientEvent::Signalled(by, what) = event {
+            note(&ladder, by == Party::Remote, what);
+        }
+    }
     caller.close().await;
     callee.close().await;
     save(&options.out.join("caller.wav"), &caller_side.heard)?;
@@ -149,7 +172,7 @@ async fn clients() -> Result<(Client, (Jid, Client)), Failure> {
     Ok((caller, (callee_jid, callee)))
 }
 
-async fn talk_back(incoming: Incoming, _ladder: &Ladder) -> Result<Side, Failure> {
+async fn talk_back(incoming: Incoming) -> Result<Side, Failure> {
     let mut call = incoming.accept().await?;
     let facts = connected(&mut call).await?;
     talk(&mut call, facts, &CALLEE_NOTES, None).await
@@ -175,19 +198,24 @@ async fn talk(call: &mut Call, facts: Box<Connected>, notes: &[f64; 8], length: 
         tokio::select! {
             _ = clock.tick() => {
                 ticks += 1;
-                if frames_due.is_some_and(|due| ticks > due) {
+                // The tail lets the last notes out of the other side's jitter buffer.
+                if frames_due.is_some_and(|due| ticks > due + TAIL_FRAMES) {
                     side.stats = call.stats().await.or(side.stats);
                     call.hang_up().await;
                     continue;
                 }
                 let mut frame: Frame = [0; FRAME_SAMPLES];
+                if frames_due.is_some_and(|due| ticks > due) {
+                    speaker.send(&frame).await;
+                    continue;
+                }
                 for value in &mut frame {
                     *value = melody(notes, sample);
                     sample += 1;
                 }
                 side.sent.extend_from_slice(&frame);
                 speaker.send(&frame).await;
-                if ticks % 50 == 0 {
+                if ticks % 25 == 0 {
                     side.stats = call.stats().await.or(side.stats);
                 }
             }
@@ -212,11 +240,11 @@ fn save(path: &Path, pcm: &[i16]) -> Result<(), Failure> {
 
 fn print_ladder(ladder: &Ladder, started: Instant, output: &Output) {
     output.line("");
-    output.line("     ms   caller                                callee");
+    output.line("     ms     caller                                                     callee");
     for (at, by_caller, what) in ladder.lock().unwrap_or_else(PoisonError::into_inner).iter() {
         let ms = at.duration_since(started).as_millis();
         let arrow = if *by_caller { "────▶" } else { "◀────" };
-        output.line(&format!("{ms:7}     │ {arrow} {what:<28} {arrow} │"));
+        output.line(&format!("{ms:7}     │ {arrow} {what:<44} {arrow} │"));
     }
     output.line("");
 }

@@ -21,8 +21,8 @@ pub(super) const EARLY_TRANSPORTS: usize = 64;
 /// Where a call stands.
 ///
 /// ```text
-///  call(bare) ─▶ Proposed ── proceed ─┐
-///  call(full) ────────────────────────┴▶ Opening ── sockets ─▶ Offered ── session-accept ─▶ Active
+///  call ─▶ Finding ── many devices ─▶ Proposed ── proceed ─┐
+///                  └─ one device ──────────────────────────┴▶ Opening ── sockets ─▶ Offered ── session-accept ─▶ Active
 ///
 ///  propose ─▶ Alerting(Propose) ── accept() ─▶ Proceeding ── session-initiate ─┐
 ///  session-initiate ─▶ Alerting(Offer) ── accept() ────────────────────────────┴▶ Answering ── sockets ─▶ Active
@@ -30,8 +30,10 @@ pub(super) const EARLY_TRANSPORTS: usize = 64;
 /// ```
 #[derive(Debug)]
 pub(super) enum Stage {
-    /// We asked all devices of a person.
-    Proposed,
+    /// Presence, capabilities and relays are being learned, at most until then.
+    Finding(Instant),
+    /// We asked all devices of a person. Somebody who is not there and does not ring by the instant is not waited for.
+    Proposed(Option<Instant>),
     /// The device to call is known; sockets are being bound.
     Opening,
     /// session-initiate is out.
@@ -175,7 +177,8 @@ impl Call {
             EndedBy::TieBreak => EndKind::Cancelled,
             EndedBy::Timeout => match self.stage {
                 Stage::Active => EndKind::SignallingLost,
-                Stage::Proposed
+                Stage::Finding(_)
+                | Stage::Proposed(_)
                 | Stage::Opening
                 | Stage::Offered
                 | Stage::AlertingInvite

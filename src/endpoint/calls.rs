@@ -5,6 +5,7 @@ use super::call::{Call, EARLY_TRANSPORTS, Offer, Stage};
 use super::event::{CallId, Connected, EndKind, Ended, Event, Output, Party};
 use super::{AddressPolicy, Endpoint, Misuse, offer};
 use crate::fault::ReasonCondition;
+use super::people::Reach;
 use crate::jingle::content::{ContentKey, Direction, direction};
 use crate::jingle::invite::{Expected, InviteEvent, Over, Stopped};
 use crate::jingle::session::{End, EndedBy, SessionEvent};
@@ -21,7 +22,12 @@ use crate::wire::jingle::{Content, Group, Proposed, Reason, Sid};
 use crate::wire::ns;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Presence, capabilities and relays of the first moments after signing in are waited for at most this long.
+const FIND_LIMIT: Duration = Duration::from_millis(1_500);
+/// A device that a propose wakes up rings within this time.
+const ABSENT_LIMIT: Duration = Duration::from_secs(8);
 
 impl Endpoint {
     /// Calls somebody. A bare JID is called on the device that its presence recommends, or by asking all its devices
@@ -38,24 +44,104 @@ impl Endpoint {
         }
         let sid = self.sessions.new_sid();
         let id = self.next_call_id();
-        let mut call = Call::new(id, to.clone(), sid.clone(), Party::Local, Stage::Opening);
+        let mut call = Call::new(id, to.clone(), sid, Party::Local, Stage::Finding(now + FIND_LIMIT));
         call.wanted = Some(now);
-        match self.device_to_call(to) {
-            Some(device) => {
-                call.peer = device;
-                self.calls.insert(id, call);
-                self.open_sockets(id);
-            }
-            None => {
-                call.stage = Stage::Proposed;
-                call.invited = true;
-                let audio = Proposed { ns: ns::RTP.to_owned(), media: Some("audio".to_owned()) };
-                self.invites.propose(now, to.to_bare(), sid, vec![audio]).map_err(|_| Misuse::TooManyCalls)?;
-                self.calls.insert(id, call);
-            }
-        }
+        self.calls.insert(id, call);
+        self.find_devices(now);
         self.pump(now);
         Ok(id)
+    }
+
+    /// Goes on with calls whose device is known now, or whose time to find one is over.
+    pub(super) fn find_devices(&mut self, now: Instant) {
+        let finding: Vec<(CallId, Instant, Jid)> = self
+            .calls
+            .values()
+            .filter_map(|c| match c.stage {
+                Stage::Finding(until) => Some((c.id, until, c.peer.clone())),
+                Stage::Proposed(_)
+                | Stage::Opening
+                | Stage::Offered
+                | Stage::AlertingInvite
+                | Stage::AlertingOffer(_)
+                | Stage::Proceeding
+                | Stage::Answering(_)
+                | Stage::Active => None,
+            })
+            .collect();
+        for (id, until, to) in finding {
+            let over = until <= now;
+            let reach = if let Some(peer) = self.link.peer().filter(|_| self.link.serverless()) {
+                Reach::Device(peer)
+            } else if to.is_full() {
+                Reach::Device(to.clone())
+            } else {
+                self.people.reach(&to.to_bare())
+            };
+            match reach {
+                // Relays are learned in the same round trip as the roster.
+                Reach::Device(_) if self.people.services_pending && !over => {}
+                Reach::Device(device) => {
+                    if let Some(call) = self.calls.get_mut(&id) {
+                        call.peer = device;
+                        call.stage = Stage::Opening;
+                    }
+                    self.open_sockets(id);
+                }
+                Reach::Everybody => self.propose(now, id, &to),
+                Reach::Unknown if over => self.propose(now, id, &to),
+                Reach::Unknown => {}
+                Reach::Nobody => {
+                    let text = "no device there takes calls".to_owned();
+                    self.fail_call(now, id, EndKind::Unavailable, ReasonCondition::UnsupportedApplications, text);
+                }
+            }
+        }
+        self.give_up_the_absent(now);
+    }
+
+    fn propose(&mut self, now: Instant, id: CallId, to: &Jid) {
+        let audio = Proposed { ns: ns::RTP.to_owned(), media: Some("audio".to_owned()) };
+        let absent = self.people.seems_offline(&to.to_bare()).then(|| now + ABSENT_LIMIT);
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        call.stage = Stage::Proposed(absent);
+        call.invited = true;
+        let sid = call.sid.clone();
+        if let Err(why) = self.invites.propose(now, to.to_bare(), sid, vec![audio]) {
+            self.fail_call(now, id, EndKind::Limit, ReasonCondition::GeneralError, why.to_string());
+        }
+    }
+
+    /// A propose may wake a sleeping device, so it is sent to absent people too; but not waited for long.
+    fn give_up_the_absent(&mut self, now: Instant) {
+        let absent: Vec<CallId> = self
+            .calls
+            .values()
+            .filter(|c| matches!(c.stage, Stage::Proposed(Some(until)) if until <= now))
+            .map(|c| c.id)
+            .collect();
+        for id in absent {
+            let text = "the other side is not online".to_owned();
+            self.fail_call(now, id, EndKind::Unavailable, ReasonCondition::Gone, text);
+        }
+    }
+
+    /// When a call needs attention without any stanza or datagram.
+    pub(super) fn calls_deadline(&self) -> Option<Instant> {
+        self.calls
+            .values()
+            .filter_map(|c| match c.stage {
+                Stage::Finding(until) | Stage::Proposed(Some(until)) => Some(until),
+                Stage::Proposed(None)
+                | Stage::Opening
+                | Stage::Offered
+                | Stage::AlertingInvite
+                | Stage::AlertingOffer(_)
+                | Stage::Proceeding
+                | Stage::Answering(_)
+                | Stage::Active => None,
+            })
+            .min()
     }
 
     /// Takes an incoming call: the local consent, which nothing else can give.
@@ -75,7 +161,8 @@ impl Endpoint {
                 call.stage = Stage::Answering(offer);
                 self.open_sockets(id);
             }
-            other @ (Stage::Proposed
+            other @ (Stage::Finding(_)
+            | Stage::Proposed(_)
             | Stage::Opening
             | Stage::Offered
             | Stage::Proceeding
@@ -117,7 +204,8 @@ impl Endpoint {
         } else {
             let condition = reason.as_ref().map(|r| r.condition);
             let default = match call.stage {
-                Stage::Proposed => {
+                Stage::Finding(_) => ReasonCondition::Cancel,
+                Stage::Proposed(_) => {
                     let reason = reason.or_else(|| Some(Reason::new(ReasonCondition::Cancel)));
                     let _ = self.invites.retract(now, &sid, reason);
                     ReasonCondition::Cancel
@@ -263,7 +351,8 @@ impl Endpoint {
         match std::mem::replace(&mut call.stage, Stage::Offered) {
             Stage::Opening => self.send_offer(now, id),
             Stage::Answering(offer) => self.send_answer(now, id, *offer),
-            other @ (Stage::Proposed
+            other @ (Stage::Finding(_)
+            | Stage::Proposed(_)
             | Stage::Offered
             | Stage::AlertingInvite
             | Stage::AlertingOffer(_)
@@ -567,8 +656,13 @@ impl Endpoint {
     pub(super) fn handle_invite_event(&mut self, now: Instant, event: InviteEvent) {
         match event {
             InviteEvent::Ringing { id, .. } => {
-                if let Some(call) = self.our_invitation(&id) {
-                    self.emit(Event::Ringing(call));
+                if let Some(id) = self.our_invitation(&id) {
+                    if let Some(call) = self.calls.get_mut(&id)
+                        && matches!(call.stage, Stage::Proposed(_))
+                    {
+                        call.stage = Stage::Proposed(None);
+                    }
+                    self.emit(Event::Ringing(id));
                 }
             }
             InviteEvent::Proceed { id, to } => {

@@ -4,7 +4,7 @@ use crate::fault::ReasonCondition;
 use crate::media::codec::CodecName;
 use crate::transport::path::{Path, Transmit};
 use crate::wire::candidate::CandidateKind;
-use crate::wire::jid::{FullJid, Jid};
+use crate::wire::jid::Jid;
 use crate::wire::jingle::Sid;
 use crate::xmpp::stream::TlsInfo;
 use std::net::{IpAddr, SocketAddr};
@@ -220,8 +220,8 @@ pub struct Ended {
 pub enum Event {
     /// Signed in.
     Online {
-        /// With the resource that the server gave.
-        jid: FullJid,
+        /// With the resource that the server gave; bare on a serverless stream.
+        jid: Jid,
         /// True after XEP-0198 resumption.
         resumed: bool,
     },

@@ -1,131 +1,52 @@
-//! The signalling half of the endpoint: the stream, what is done when it is up, and where each stanza goes.
+//! The signalling half of the endpoint: what is done when the stream is up or lost, and where each stanza goes.
 //! Read RFC 6121 §2 to §4 and XEP-0280 §11 before touching this file.
 
-use super::event::{Event, Input, Output, Party, Refusal, Signalling};
-use super::{Endpoint, NamedServer, summary};
+use super::event::{Event, Output, Party, Refusal, Signalling};
+use super::link::LinkReport;
+use super::people::Request;
+use super::{Endpoint, summary};
+use crate::fault::{ErrorType, StanzaCondition};
 use crate::jingle::invite::{InviteInput, InviteTransmit, Via};
 use crate::jingle::session::{Body, IqError, SessionInput, SessionTransmit};
+use crate::wire::disco::DiscoInfo;
 use crate::wire::jid::Jid;
 use crate::wire::stanza::{
-    Hint, Iq, IqKind, IqPayload, Message, MessageType, Presence, PresenceType, Stanza, StanzaError,
+    Hint, Iq, IqKind, IqPayload, Message, MessageType, Presence, PresenceType, Stanza, StanzaError, StanzaFault,
 };
-use crate::xmpp::backoff::Backoff;
-use crate::xmpp::presence::{Contacts, PresenceChange, Push};
-use crate::xmpp::requests::{IqTracker, Outcome, answer_unclaimed};
-use crate::xmpp::stream::{Stream, StreamConfig, StreamEvent, StreamFault, StreamInput, StreamPhase, StreamTransmit};
+use crate::xmpp::link_local::LinkEvent;
+use crate::xmpp::presence::{PresenceChange, Push};
+use crate::xmpp::requests::{Outcome, answer_unclaimed};
+use crate::xmpp::services::ServicePush;
+use crate::xmpp::stream::{StreamEvent, StreamFault, StreamTransmit};
 use std::time::{Duration, Instant, SystemTime};
 
-/// How an endpoint signals.
-#[derive(Debug, Clone)]
-pub enum Account {
-    /// An account on a server.
-    Client(Box<StreamConfig>),
-}
-
-impl Account {
-    /// Our address, as far as it is known before signing in.
-    #[must_use]
-    pub fn jid(&self) -> Jid {
-        match self {
-            Account::Client(config) => config.jid.clone(),
-        }
-    }
-}
-
-/// The stream and whether it is wanted.
-#[derive(Debug)]
-pub(super) struct Link {
-    stream: Stream,
-    backoff: Backoff,
-    /// When the next attempt to connect is due.
-    reconnect: Option<Instant>,
-    /// Signed in once: a lost connection is brought back.
-    was_online: bool,
-    closing: bool,
-    contacts: Contacts,
-    /// From the first sign-in on.
-    requests: Option<IqTracker<Request>>,
-    services: Vec<NamedServer>,
-}
-
-impl Link {
-    pub(super) fn new(now: Instant, seed: [u8; 32], account: &Account) -> Self {
-        let Account::Client(config) = account;
-        let own = config.jid.to_bare();
-        Self {
-            contacts: Contacts::new(own, &config.limits),
-            requests: None,
-            stream: Stream::client(now, seed, config.as_ref().clone()),
-            backoff: Backoff::new(seed),
-            reconnect: None,
-            was_online: false,
-            closing: false,
-            services: Vec::new(),
-        }
-    }
-
-    pub(super) fn handle_input(&mut self, now: Instant, input: Input<'_>) {
-        let input = match input {
-            Input::Connected { tls, loopback } => StreamInput::Connected { tls, loopback },
-            Input::TlsStarted(info) => StreamInput::TlsStarted(info),
-            Input::Bytes(bytes) => StreamInput::Bytes(bytes),
-            Input::Closed(why) => StreamInput::Closed(why),
-            Input::Sockets { .. } | Input::Datagram { .. } | Input::Resolved { .. } => return,
-        };
-        self.stream.handle_input(now, input);
-    }
-
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
-        self.stream.handle_timeout(now);
-        while let Some(request) = self.requests.as_mut().and_then(|r| r.expired(now)) {
-            tracing::info!(?request, "the server does not answer");
-        }
-    }
-
-    /// Our own address: the bound one, or the account's.
-    fn own(&self) -> Jid {
-        self.stream.jid().map_or_else(|| self.stream.config().jid.clone(), |full| full.clone().into())
-    }
-
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        [self.stream.poll_timeout().map(|(at, _)| at), self.requests.as_ref().and_then(IqTracker::poll_timeout), self.reconnect].into_iter().flatten().min()
-    }
-
-    pub(super) fn services(&self) -> &[NamedServer] {
-        &self.services
-    }
-
-    pub(super) fn close(&mut self, now: Instant) {
-        self.closing = true;
-        self.reconnect = None;
-        self.stream.close(now);
-    }
-}
+/// An answer of the server that takes longer is not waited for.
+const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 
 impl Endpoint {
-    pub(super) fn start(&mut self, _now: Instant) {
-        self.outputs.push_back(Output::Connect);
-    }
-
     pub(super) fn online(&self) -> bool {
-        self.link.stream.phase() == StreamPhase::Online
+        self.link.online()
     }
 
     pub(super) fn signalling_deadline(&self) -> Option<Instant> {
-        None
+        let requests = self.people.requests.as_ref().and_then(|r| r.poll_timeout());
+        [requests, self.people.finder.poll_timeout()].into_iter().flatten().min()
     }
 
     pub(super) fn signalling_timeout(&mut self, now: Instant) {
-        if self.link.reconnect.is_some_and(|at| at <= now) {
-            self.link.reconnect = None;
+        if self.link.reconnect_due(now) {
             self.outputs.push_back(Output::Connect);
+        }
+        self.people.finder.handle_timeout(now);
+        while let Some(request) = self.people.requests.as_mut().and_then(|r| r.expired(now)) {
+            self.handle_outcome(now, request, Outcome::TimedOut);
         }
     }
 
     /// True if anything moved.
     pub(super) fn pump_link(&mut self, now: Instant) -> bool {
         let mut moved = false;
-        while let Some(transmit) = self.link.stream.poll_transmit() {
+        while let Some(transmit) = self.link.poll_transmit() {
             self.outputs.push_back(match transmit {
                 StreamTransmit::Bytes(bytes) => Output::Bytes(bytes),
                 StreamTransmit::StartTls => Output::StartTls,
@@ -133,9 +54,26 @@ impl Endpoint {
             });
             moved = true;
         }
-        while let Some(event) = self.link.stream.poll_event() {
-            self.handle_stream_event(now, event);
+        while let Some(report) = self.link.poll_event() {
+            match report {
+                LinkReport::Client(event) => self.handle_stream_event(now, event),
+                LinkReport::Serverless(event) => self.handle_link_event(now, event),
+            }
             moved = true;
+        }
+        while self.online()
+            && let Some(request) = self.people.finder.poll_request()
+        {
+            let server = self.people.finder.server();
+            self.ask(now, Some(server), IqKind::Get(request), Request::Services);
+            moved = true;
+        }
+        if self.people.finder.poll_changed() {
+            self.people.adopt_services();
+            let hosts: Vec<String> = self.people.services.iter().map(|s| s.host.clone()).collect();
+            for host in hosts {
+                self.resolve(host);
+            }
         }
         moved
     }
@@ -143,49 +81,58 @@ impl Endpoint {
     fn handle_stream_event(&mut self, now: Instant, event: StreamEvent) {
         match event {
             StreamEvent::Online { jid, resumed } => {
-                self.link.backoff.succeeded();
-                self.link.was_online = true;
+                self.link.succeeded();
                 if !resumed {
                     self.sessions.set_local(jid.clone().into());
                     self.invites.set_local(jid.clone().into());
-                    let limit = self.link.stream.config().limits.requests;
-                    self.link.requests.get_or_insert_with(|| IqTracker::new(jid.clone(), limit)).rebind(jid.clone());
+                    self.people.session_began(now, &jid);
                     self.signed_in(now);
                 }
-                self.emit(Event::Online { jid, resumed });
+                self.emit(Event::Online { jid: jid.into(), resumed });
                 self.emit(Event::Signalling(Signalling::Up));
             }
             StreamEvent::Stanza(stanza) => self.handle_stanza(now, *stanza),
-            StreamEvent::Malformed(fault) => tracing::debug!(%fault, "a stanza cannot be read"),
-            StreamEvent::Acked { .. } | StreamEvent::Undelivered { .. } => {}
+            StreamEvent::Malformed(fault) => self.handle_fault(now, &fault),
+            StreamEvent::Acked { .. } => {}
+            StreamEvent::Undelivered { ids } => {
+                for id in ids {
+                    if let Some(request) = self.people.requests.as_mut().and_then(|r| r.cancel(&id)) {
+                        self.handle_outcome(now, request, Outcome::TimedOut);
+                    }
+                }
+            }
             StreamEvent::Lost { why, .. } => self.lost(now, &why.to_string()),
             StreamEvent::AuthFailed { condition, text } => {
-                let condition = condition.map(|c| c.as_str()).unwrap_or("no reason given");
+                let condition = condition.map_or("no reason given", |c| c.as_str());
                 let text = text.map(|t| format!(" ({t})")).unwrap_or_default();
                 self.refused(now, Refusal::Authentication(format!("{condition}{text}")));
             }
-            StreamEvent::Refused(why) => {
-                let text = why.to_string();
-                let refusal = match why {
-                    StreamFault::NoStartTls
-                    | StreamFault::TlsRefused
-                    | StreamFault::PlaintextOffLoopback
-                    | StreamFault::Sasl(_) => Refusal::Security(text),
-                    StreamFault::NoBind
-                    | StreamFault::BindRefused(_)
-                    | StreamFault::Version
-                    | StreamFault::Stream(_)
-                    | StreamFault::Xml(_)
-                    | StreamFault::Unexpected(_)
-                    | StreamFault::Timeout(_)
-                    | StreamFault::HandledCountTooHigh
-                    | StreamFault::ServerClosed
-                    | StreamFault::Connection(_) => Refusal::Server(text),
-                };
-                self.refused(now, refusal);
-            }
+            StreamEvent::Refused(why) => self.refused(now, refusal(&why)),
             StreamEvent::SeeOtherHost { host, .. } => self.lost(now, &format!("the server sends us to {host}")),
             StreamEvent::Closed => self.emit(Event::Signalling(Signalling::Down)),
+        }
+    }
+
+    fn handle_link_event(&mut self, now: Instant, event: LinkEvent) {
+        match event {
+            LinkEvent::Online { .. } => {
+                self.link.succeeded();
+                let jid = self.link.own();
+                self.emit(Event::Online { jid, resumed: false });
+                self.emit(Event::Signalling(Signalling::Up));
+            }
+            LinkEvent::Stanza(stanza) => self.handle_stanza(now, *stanza),
+            LinkEvent::Malformed(fault) => self.handle_fault(now, &fault),
+            LinkEvent::Ended(why) => self.lost(now, &why.to_string()),
+            LinkEvent::Closed => self.lost(now, "the other side closed the stream"),
+        }
+    }
+
+    /// A stanza that cannot be read was answered by the stream; an unreadable answer ends what it answers.
+    fn handle_fault(&mut self, now: Instant, fault: &StanzaFault) {
+        tracing::debug!(fault = %fault.fault, "a stanza cannot be read");
+        if let Some(request) = self.people.requests.as_mut().and_then(|r| r.malformed(fault)) {
+            self.handle_outcome(now, request, Outcome::Malformed);
         }
     }
 
@@ -197,21 +144,45 @@ impl Endpoint {
 
     /// Calls that are up go on; the stream is brought back after a pause.
     fn lost(&mut self, now: Instant, why: &str) {
+        self.people.finder.interrupted();
         if self.link.closing {
             return self.emit(Event::Signalling(Signalling::Down));
+        }
+        if self.link.serverless() {
+            // Without a server there is nobody to come back to: the stream was the call's only carrier.
+            self.drop_unconnected(now, why);
         }
         if self.link.was_online {
             self.emit(Event::Signalling(Signalling::Reconnecting));
         } else {
             self.emit(Event::ConnectFailed(why.to_owned()));
         }
-        self.link.reconnect = Some(now + self.link.backoff.failed());
+        self.link.retry(now);
+    }
+
+    /// A new session with the server: roster first, so that contacts are known before anybody can call; then presence.
+    fn signed_in(&mut self, now: Instant) {
+        self.ask(now, None, IqKind::Get(IqPayload::Roster(Box::default())), Request::Roster);
+        self.ask(now, None, IqKind::Set(IqPayload::CarbonsEnable), Request::Carbons);
+        let mut presence = Presence::new(None, PresenceType::Available);
+        presence.caps = Some(Box::new(self.people.own_caps.element()));
+        if self.people.contacts.sending(&presence) {
+            self.send(now, Stanza::Presence(presence));
+        }
     }
 
     fn send(&mut self, now: Instant, stanza: Stanza) {
-        if let Err(why) = self.link.stream.send(now, stanza) {
+        if let Err(why) = self.link.send(now, stanza) {
             // The session's own time-out reports what came of it.
             tracing::warn!(%why, "a stanza cannot be sent");
+        }
+    }
+
+    fn ask(&mut self, now: Instant, to: Option<Jid>, kind: IqKind, request: Request) {
+        let id = self.link.next_id();
+        let Some(requests) = &mut self.people.requests else { return };
+        if requests.track(id.clone(), to.clone(), now + REQUEST_LIMIT, request).is_ok() {
+            self.send(now, Stanza::Iq(Iq::new(to, id, kind)));
         }
     }
 
@@ -249,60 +220,18 @@ impl Endpoint {
             Stanza::Presence(presence) => self.handle_presence(now, &presence),
         }
     }
-}
 
-/// What an IQ of ours asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Request {
-    /// RFC 6121 §2.1.3
-    Roster,
-    /// XEP-0280 §4
-    Carbons,
-}
-
-/// An answer of the server that takes longer is not waited for.
-const REQUEST_LIMIT: Duration = Duration::from_secs(30);
-
-impl Endpoint {
-    /// A new session with the server: roster first, so that contacts are known before anybody can call; then presence.
-    fn signed_in(&mut self, now: Instant) {
-        self.link.contacts.session_began();
-        self.ask(now, None, IqKind::Get(IqPayload::Roster(Box::default())), Request::Roster);
-        self.ask(now, None, IqKind::Set(IqPayload::CarbonsEnable), Request::Carbons);
-        self.send_presence(now, None);
-    }
-
-    fn send_presence(&mut self, now: Instant, to: Option<Jid>) {
-        let presence = Presence::new(to, PresenceType::Available);
-        if self.link.contacts.sending(&presence) {
-            self.send(now, Stanza::Presence(presence));
-        }
-    }
-
-    fn ask(&mut self, now: Instant, to: Option<Jid>, kind: IqKind, request: Request) {
-        let id = self.link.stream.next_id();
-        let Some(requests) = &mut self.link.requests else { return };
-        if requests.track(id.clone(), to.clone(), now + REQUEST_LIMIT, request).is_ok() {
-            self.send(now, Stanza::Iq(Iq::new(to, id, kind)));
-        }
-    }
-
-    /// True if the peer may know that we are here.
+    /// True if the peer may know that we are here. On a serverless stream it does: its certificate was accepted.
     fn is_contact(&self, peer: &Jid) -> bool {
-        self.link.contacts.knows_us(peer) || self.calls.values().any(|c| c.caller == Party::Local && &c.peer == peer)
-    }
-
-    /// The device to call without asking all devices first: a full JID as given, or the only kind of device that a person
-    /// has, one without XEP-0353.
-    pub(super) fn device_to_call(&self, to: &Jid) -> Option<Jid> {
-        to.is_full().then(|| to.clone())
+        let called = || self.calls.values().any(|c| c.caller == Party::Local && &c.peer == peer);
+        self.link.serverless() || self.people.contacts.knows_us(peer) || called()
     }
 
     fn handle_iq(&mut self, now: Instant, iq: Iq) {
-        if let Some((request, outcome)) = self.link.requests.as_mut().and_then(|r| r.answer(&iq)) {
-            return self.handle_outcome(now, &request, outcome);
+        if let Some((request, outcome)) = self.people.requests.as_mut().and_then(|r| r.answer(&iq)) {
+            return self.handle_outcome(now, request, outcome);
         }
-        let from = iq.from.clone().unwrap_or_else(|| self.link.own());
+        let from = iq.from.clone().or_else(|| self.link.peer()).unwrap_or_else(|| self.link.own());
         let contact = self.is_contact(&from);
         match iq.kind {
             IqKind::Set(IqPayload::Jingle(jingle)) => {
@@ -318,20 +247,44 @@ impl Endpoint {
         }
     }
 
-    fn handle_outcome(&mut self, _now: Instant, request: &Request, outcome: Outcome) {
+    fn handle_outcome(&mut self, now: Instant, request: Request, outcome: Outcome) {
         match (request, outcome) {
-            (Request::Roster, Outcome::Result(Some(IqPayload::Roster(roster)))) => self.link.contacts.load(*roster),
+            (Request::Roster, Outcome::Result(Some(IqPayload::Roster(roster)))) => self.people.contacts.load(*roster),
+            (Request::Services, outcome) => {
+                self.people.finder.handle_answer(now, outcome);
+                self.people.services_pending = false;
+            }
+            (Request::Disco(who), Outcome::Result(Some(IqPayload::DiscoInfo(info)))) => {
+                self.people.caps.learned(&who, &info);
+            }
+            (Request::Disco(who), _) => self.people.caps.failed(&who),
             (Request::Roster | Request::Carbons, Outcome::Result(_)) => {}
-            (Request::Roster | Request::Carbons, Outcome::Error(_) | Outcome::Malformed | Outcome::TimedOut) => {
+            (request @ (Request::Roster | Request::Carbons), Outcome::Error(_) | Outcome::Malformed | Outcome::TimedOut) => {
                 tracing::info!(?request, "the server refuses");
             }
         }
+        self.find_devices(now);
     }
 
+    /// Requests that are not Jingle. A stranger gets what the server would say if we were not there.
     fn handle_request(&mut self, now: Instant, iq: &Iq, contact: bool) {
-        let answer = match self.link.contacts.push(iq) {
-            Push::Applied { .. } => Some(iq.answer(IqKind::Result(None))),
-            Push::Forged | Push::NotOne => answer_unclaimed(iq, contact),
+        let error = |condition| IqKind::Error(Box::new(StanzaError::new(ErrorType::Cancel, condition)));
+        let answer = match (self.people.contacts.push(iq), self.people.finder.push(now, iq)) {
+            (Push::Applied { .. }, _) | (_, ServicePush::Applied) => Some(iq.answer(IqKind::Result(None))),
+            (Push::Forged, _) | (_, ServicePush::Forged) => {
+                Some(iq.answer(error(StanzaCondition::ServiceUnavailable)))
+            }
+            (Push::NotOne, ServicePush::NotOne) => match &iq.kind {
+                IqKind::Get(IqPayload::DiscoInfo(query)) if contact => {
+                    let info = self.people.own_caps.info(query);
+                    Some(iq.answer(info.map_or_else(error, |i| IqKind::Result(Some(IqPayload::DiscoInfo(Box::new(i)))))))
+                }
+                IqKind::Get(IqPayload::DiscoItems(query)) if contact => {
+                    let items = self.people.own_caps.items(query);
+                    Some(iq.answer(items.map_or_else(error, |i| IqKind::Result(Some(IqPayload::DiscoItems(Box::new(i)))))))
+                }
+                IqKind::Get(_) | IqKind::Set(_) | IqKind::Result(_) | IqKind::Error(_) => answer_unclaimed(iq, contact),
+            },
         };
         if let Some(answer) = answer {
             self.send(now, Stanza::Iq(answer));
@@ -347,7 +300,7 @@ impl Endpoint {
             }
             return;
         }
-        let Some(from) = message.from else { return };
+        let Some(from) = message.from.or_else(|| self.link.peer()) else { return };
         if message.kind == MessageType::Error {
             if let Some(id) = &message.id {
                 self.invites.handle_bounce(&from, id);
@@ -365,14 +318,21 @@ impl Endpoint {
     }
 
     fn handle_presence(&mut self, now: Instant, presence: &Presence) {
-        match self.link.contacts.receive(presence) {
+        match self.people.contacts.receive(presence) {
             PresenceChange::Available(jid) => {
+                if let Some(ask) = self.people.need_caps(&jid) {
+                    let query = DiscoInfo { node: ask.node, ..DiscoInfo::default() };
+                    let request = Request::Disco(ask.to.clone());
+                    self.ask(now, Some(ask.to), IqKind::Get(IqPayload::DiscoInfo(Box::new(query))), request);
+                }
                 let jid = Jid::from(jid);
                 self.sessions.peer_available(&jid);
                 self.emit(Event::Presence { jid, available: true });
+                self.find_devices(now);
             }
             PresenceChange::Unavailable(gone) => {
                 for jid in gone.into_iter().map(Jid::from) {
+                    self.people.caps.forget(&jid);
                     self.sessions.peer_unavailable(now, &jid);
                     self.emit(Event::Presence { jid, available: false });
                 }
@@ -385,5 +345,24 @@ impl Endpoint {
         if self.config.show_signalling {
             self.emit(Event::Signalled { by, what: what() });
         }
+    }
+}
+
+fn refusal(why: &StreamFault) -> Refusal {
+    let text = why.to_string();
+    match why {
+        StreamFault::NoStartTls | StreamFault::TlsRefused | StreamFault::PlaintextOffLoopback | StreamFault::Sasl(_) => {
+            Refusal::Security(text)
+        }
+        StreamFault::NoBind
+        | StreamFault::BindRefused(_)
+        | StreamFault::Version
+        | StreamFault::Stream(_)
+        | StreamFault::Xml(_)
+        | StreamFault::Unexpected(_)
+        | StreamFault::Timeout(_)
+        | StreamFault::HandledCountTooHigh
+        | StreamFault::ServerClosed
+        | StreamFault::Connection(_) => Refusal::Server(text),
     }
 }
