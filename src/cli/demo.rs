@@ -46,7 +46,7 @@ fn melody(notes: &[f64; 8], sample: u64) -> i16 {
     (envelope * 9_000.0 * phase.sin()) as i16
 }
 
-/// How much of `signal` is in `heard`: for each second of the signal the largest normalised correlation over all lags up to
+/// How much of `signal` is in `heard`: for each note of the signal (250 ms) the largest normalised correlation over all lags up to
 /// [`MAX_LAG`], averaged. Block by block, because a jitter buffer that adapts shifts what follows.
 fn correlation(heard: &[i16], signal: &[i16]) -> f64 {
     let step = (PCM_RATE_HZ / SEARCH_RATE_HZ) as usize;
@@ -56,10 +56,11 @@ fn correlation(heard: &[i16], signal: &[i16]) -> f64 {
     };
     let (heard, signal) = (thin(heard), thin(signal));
     let lags = (MAX_LAG.as_millis() as usize * SEARCH_RATE_HZ as usize / 1000) as isize;
-    let blocks: Vec<&[f64]> = signal.chunks_exact(SEARCH_RATE_HZ as usize).collect();
+    let note = SEARCH_RATE_HZ as usize / 4;
+    let blocks: Vec<&[f64]> = signal.chunks_exact(note).collect();
     let mut sum = 0.0;
     for (number, block) in blocks.iter().enumerate() {
-        let from = (number * SEARCH_RATE_HZ as usize) as isize;
+        let from = (number * note) as isize;
         let best = (-lags..=lags)
             .filter_map(|lag| heard.get(usize::try_from(from + lag).ok()?..)?.get(..block.len()))
             .map(|window| similarity(window, block))
