@@ -251,6 +251,7 @@ impl Endpoint {
             {
                 leg.handle_timeout(now);
                 self.drain_leg(now, id);
+                self.follow_reports(now, id);
             }
         }
         self.signalling_timeout(now);

@@ -88,15 +88,41 @@ pub(super) async fn call(options: &CallOptions, output: &Output) -> Result<Exit,
     let to = account::address(&options.address)?;
     let dtmf = digits(options.media.dtmf.as_deref())?;
     let mut sound = Sound::open(&options.media)?;
-    let client = sign_in(account::builder(&options.account, &options.media, output)?, output).await?;
+    let mut client = sign_in(account::builder(&options.account, &options.media, output)?, output).await?;
     let call = client.call(to.clone()).await?;
     output.line(&format!("calling {} …", escaped(to.as_str())));
     let limit = Some(Instant::now() + Duration::from_secs(options.timeout));
     let mut talk = Talk::new(call, &options.media, dtmf, limit, output);
-    let exit = talk.run(&mut sound).await?;
+    let exit = beside(&mut client, talk.run(&mut sound), output).await;
     drop(talk);
     client.close().await;
-    Ok(exit)
+    exit
+}
+
+/// Runs a call and, beside it, answers what else comes: other callers hear that we are busy.
+async fn beside(
+    client: &mut Client,
+    talk: impl Future<Output = Result<Exit, Failure>>,
+    output: &Output,
+) -> Result<Exit, Failure> {
+    let mut talk = std::pin::pin!(talk);
+    loop {
+        let event = tokio::select! {
+            exit = &mut talk => return exit,
+            event = client.next_event() => event,
+        };
+        match event {
+            Some(ClientEvent::Incoming(incoming)) => {
+                let from = escaped(incoming.from.as_str());
+                output.event("busy", json!({ "from": incoming.from.as_str() }), &format!("{from} calls too and hears that we are busy"));
+                incoming.reject(ReasonCondition::Busy);
+            }
+            Some(ClientEvent::Signalling(state)) => signalling(state, output),
+            Some(ClientEvent::Online(_) | ClientEvent::Signalled(..)) => {}
+            Some(ClientEvent::Refused(why)) => output.warning(&why.to_string()),
+            None => return talk.await,
+        }
+    }
 }
 
 /// `offhook answer`
@@ -123,7 +149,14 @@ pub(super) async fn answer(options: &Answer, output: &Output) -> Result<Exit, Fa
                 let Some(call) = ask(incoming, automatic.as_ref(), output).await? else { continue };
                 let mut sound = Sound::open(&options.media)?;
                 let mut talk = Talk::new(call, &options.media, dtmf.clone(), None, output);
-                let exit = talk.run(&mut sound).await?;
+                let exit = match beside(&mut client, talk.run(&mut sound), output).await {
+                    Ok(exit) => exit,
+                    Err(failure) if options.once => return Err(failure),
+                    Err(failure) => {
+                        output.error(&failure.text);
+                        continue;
+                    }
+                };
                 if options.once || exit == Exit::Interrupted {
                     break exit;
                 }

@@ -100,6 +100,8 @@ pub(super) struct Media {
     /// Local candidates gathered before the session could carry them.
     pub(super) unsent: Vec<Candidate>,
     pub(super) gathered: bool,
+    /// RTP packets received when the session was last told of a sign of life.
+    pub(super) packets_seen: u64,
     /// All local candidates, to be signalled again after an ICE restart.
     pub(super) candidates: Vec<Candidate>,
 }

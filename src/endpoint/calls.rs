@@ -809,6 +809,23 @@ impl Endpoint {
         }
     }
 
+    /// What RTCP says: the peer's loss steers the encoder's FEC, and packets show that the peer is there (J166-18).
+    pub(super) fn follow_reports(&mut self, now: Instant, id: CallId) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        let (Some(leg), Some(audio)) = (&call.media.leg, &mut call.media.audio) else { return };
+        let rtcp = leg.stats(now).rtcp;
+        if let Some(lost) = rtcp.loss_out_fraction {
+            audio.set_reported_loss(f64::from(lost));
+        }
+        if rtcp.packets_in != call.media.packets_seen {
+            call.media.packets_seen = rtcp.packets_in;
+            if let Some(session) = call.session {
+                // An ended session needs no sign of life.
+                let _ = self.sessions.act(session, |s| s.traffic(now));
+            }
+        }
+    }
+
     /// A call that can no longer be reached through signalling and never had media.
     pub(super) fn drop_unconnected(&mut self, now: Instant, text: &str) {
         let lost: Vec<CallId> = self.calls.values().filter(|c| c.connected.is_none()).map(|c| c.id).collect();
