@@ -217,7 +217,9 @@ impl Endpoint {
             Input::Datagram { local, source, bytes } => return self.handle_datagram(now, local, source, bytes),
             Input::Sockets { call, bound } => self.handle_sockets(now, call, &bound),
             Input::Resolved { name, addrs } => self.handle_resolved(now, &name, addrs),
-            signalling => self.link.handle_input(now, signalling),
+            signalling @ (Input::Connected { .. } | Input::TlsStarted(_) | Input::Bytes(_) | Input::Closed(_)) => {
+                self.link.handle_input(now, signalling);
+            }
         }
         self.pump(now);
     }

@@ -105,6 +105,7 @@ pub mod error;
 
 /// Row 6: the only place with a clock, sockets, tasks, DNS, sound, files.
 #[cfg(feature = "io")]
+#[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod io {
     pub mod audio;
     pub mod carrier;

@@ -438,10 +438,10 @@ impl<'a> Talk<'a> {
 
     fn exit(&self, ended: &Ended) -> Result<Exit, Failure> {
         if let Some(exit) = self.own_exit {
-            return match exit {
-                Exit::NoAnswer => Err(Failure::new(exit, "nobody answered. Try again later, or give a longer --timeout.")),
-                other => Ok(other),
-            };
+            if exit == Exit::NoAnswer {
+                return Err(Failure::new(exit, "nobody answered. Try again later, or give a longer --timeout."));
+            }
+            return Ok(exit);
         }
         let (exit, hint) = match ended.kind {
             EndKind::Completed => return Ok(Exit::Ok),

@@ -16,7 +16,8 @@ use serde_json::json;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// What a recording must have in common with the other side's signal.
 const CORRELATION: f64 = 0.9;

@@ -77,8 +77,9 @@ impl Dns {
         let records = answer
             .answers()
             .iter()
-            .filter_map(|record| match &record.data {
-                RData::SRV(srv) if !srv.target.is_root() => Some(Record {
+            .filter_map(|record| {
+                let RData::SRV(srv) = &record.data else { return None };
+                (!srv.target.is_root()).then(|| Record {
                     priority: srv.priority,
                     weight: srv.weight,
                     target: Target {
@@ -86,8 +87,7 @@ impl Dns {
                         port: srv.port,
                         direct_tls,
                     },
-                }),
-                _ => None,
+                })
             })
             .collect();
         Some(records)

@@ -1,8 +1,6 @@
 //! Addresses behind the `<uuid>.local` names by which browsers hide their host candidates.
 //! Read RFC 6762 §5 and draft-ietf-mmusic-mdns-ice-candidates §3.2 before touching this file.
 
-#![allow(clippy::disallowed_methods)]
-
 use mdns_sd::{HostnameResolutionEvent, ServiceDaemon};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -87,7 +85,6 @@ fn best(addresses: impl Iterator<Item = IpAddr>) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
-    #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
     use super::*;
 
     #[test]

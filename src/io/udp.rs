@@ -1,8 +1,6 @@
 //! The UDP sockets of a leg: one for each address a peer may reach us at, so that every host candidate is a base of
 //! its own. Read RFC 8445 §5.1.1.1 before touching this file.
 
-#![allow(clippy::disallowed_types)]
-
 use crate::transport::path::Transmit;
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
@@ -163,7 +161,6 @@ fn is_icmp(kind: io::ErrorKind) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
-    #![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::wildcard_enum_match_arm)]
     use super::*;
 
     fn loopback() -> BindPolicy {

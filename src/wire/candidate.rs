@@ -779,10 +779,9 @@ pub(crate) mod tests {
     }
 
     fn read_ice(children: &str) -> Result<IceTransport> {
-        match read(&format!("<transport xmlns='{}' ufrag='8hhy'>{children}</transport>", ns::ICE_UDP))? {
-            Transport::Ice(ice) => Ok(*ice),
-            other => panic!("{other:?}"),
-        }
+        let xml = format!("<transport xmlns='{}' ufrag='8hhy'>{children}</transport>", ns::ICE_UDP);
+        let Transport::Ice(ice) = read(&xml)? else { panic!("{xml}") };
+        Ok(*ice)
     }
 
     proptest! {

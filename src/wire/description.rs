@@ -766,18 +766,15 @@ pub(crate) mod tests {
     }
 
     fn read_rtp(children: &str) -> Result<RtpDescription> {
-        match read(&format!("<description xmlns='{}' media='audio'>{children}</description>", ns::RTP))? {
-            Description::Rtp(rtp) => Ok(*rtp),
-            other => panic!("{other:?}"),
-        }
+        let xml = format!("<description xmlns='{}' media='audio'>{children}</description>", ns::RTP);
+        let Description::Rtp(rtp) = read(&xml)? else { panic!("{xml}") };
+        Ok(*rtp)
     }
 
     fn read_one_file(version: u8, inside: &str) -> Result<FileDescription> {
         let xml = format!("<description xmlns='urn:xmpp:jingle:apps:file-transfer:{version}'>{inside}</description>");
-        match read(&xml)? {
-            Description::File(file) => Ok(*file),
-            other => panic!("{other:?}"),
-        }
+        let Description::File(file) = read(&xml)? else { panic!("{xml}") };
+        Ok(*file)
     }
 
     proptest! {

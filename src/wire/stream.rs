@@ -598,16 +598,15 @@ mod tests {
     use proptest::prelude::*;
 
     fn read(text: &str) -> StreamElement {
-        match TopLevel::parse(text, &Scope::of(ns::CLIENT), &XmlLimits::default()) {
-            Ok(TopLevel::Stream(element)) => element,
-            other => panic!("{other:?}"),
-        }
+        let element = TopLevel::parse(text, &Scope::of(ns::CLIENT), &XmlLimits::default()).unwrap();
+        let TopLevel::Stream(element) = element else { panic!("{element:?}") };
+        element
     }
 
     fn header(text: &str) -> Result<StreamHeader, StreamCondition> {
-        StreamHeader::parse(text, &XmlLimits::default()).map(|(header, _)| header).map_err(|fault| match fault {
-            Malformed::Xml { condition, .. } => condition,
-            other => panic!("{other}"),
+        StreamHeader::parse(text, &XmlLimits::default()).map(|(header, _)| header).map_err(|fault| {
+            let Malformed::Xml { condition, .. } = fault else { panic!("{fault}") };
+            condition
         })
     }
 
