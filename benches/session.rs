@@ -155,8 +155,7 @@ impl Pair {
     /// Offer, ringing, accept, one candidate each way: eight IQs with their answers.
     fn call(&mut self) -> SessionId {
         let peer = self.jids[1].clone();
-        let ours =
-            self.sides[0].initiate(self.now, peer, None, vec![content(Setup::Actpass)], Vec::new()).unwrap();
+        let ours = self.sides[0].initiate(self.now, peer, None, vec![content(Setup::Actpass)], Vec::new()).unwrap();
         let theirs = self.drain().unwrap();
         let now = self.now;
         self.sides[1].act(theirs, |s| s.ring(now)).unwrap().unwrap();

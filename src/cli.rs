@@ -57,7 +57,9 @@ impl From<crate::error::Error> for Failure {
             Error::Authentication(_) => {
                 (Exit::Authentication, " Check the account and its password (--password-file, OFFHOOK_PASSWORD).")
             }
-            Error::Unreachable(_) => (Exit::Unreachable, " Check the name and the network, or give --server HOST:PORT."),
+            Error::Unreachable(_) => {
+                (Exit::Unreachable, " Check the name and the network, or give --server HOST:PORT.")
+            }
             Error::Security(_) => (
                 Exit::Security,
                 " Nothing secret was sent. If the server has its own CA, give its certificate with --ca-file.",

@@ -167,25 +167,35 @@ impl ClientBuilder {
         let mut listening = None;
         let (signalling, account) = match &self.way {
             Way::Server => {
-                let mut stream = StreamConfig::new(account.clone(), crate::xmpp::stream::Secret::new(self.password.reveal()));
+                let mut stream =
+                    StreamConfig::new(account.clone(), crate::xmpp::stream::Secret::new(self.password.reveal()));
                 stream.resource.clone_from(&self.resource);
                 if self.plaintext {
                     stream.tls = TlsPolicy::PlaintextLoopbackOnly;
                 }
                 let tls = tls::client_with_roots(self.ca_file.as_deref()).map_err(config)?;
                 let domain = account.domain().to_string();
-                (driver::Signalling::Server { domain, server: self.server.clone(), tls }, Account::Client(Box::new(stream)))
+                (
+                    driver::Signalling::Server { domain, server: self.server.clone(), tls },
+                    Account::Client(Box::new(stream)),
+                )
             }
             Way::Connect { addr, pin } => {
                 let target = Target { host: addr.ip().to_string(), port: addr.port(), direct_tls: true };
                 let tls = certificate.client(*pin).map_err(config)?;
-                (driver::Signalling::Connect { target, tls }, Account::serverless(LinkRole::Connector, account.to_bare()))
+                (
+                    driver::Signalling::Connect { target, tls },
+                    Account::serverless(LinkRole::Connector, account.to_bare()),
+                )
             }
             Way::Listen { addr, pin } => {
                 let listener = Arc::new(tokio::net::TcpListener::bind(addr).await?);
                 listening = Some(listener.local_addr()?);
                 let tls = certificate.server(*pin).map_err(config)?;
-                (driver::Signalling::Listen { listener, tls }, Account::serverless(LinkRole::Listener, account.to_bare()))
+                (
+                    driver::Signalling::Listen { listener, tls },
+                    Account::serverless(LinkRole::Listener, account.to_bare()),
+                )
             }
         };
         let context = SessionContext {

@@ -5,10 +5,12 @@ mod call;
 mod calls;
 pub mod event;
 mod link;
+mod media;
 mod offer;
 mod people;
 mod signalling;
 mod summary;
+mod verbs;
 
 use crate::jingle::invite::{Invites, InvitesConfig};
 use crate::jingle::session::SessionContext;
@@ -21,11 +23,11 @@ use crate::transport::gather::IceServer;
 use crate::wire::jid::Jid;
 use call::Call;
 use event::{CallId, CallStats, Event, Input, Output};
-use rand_chacha::ChaCha20Rng;
-use rand_core::{RngCore, SeedableRng};
 pub use link::Account;
 use link::Link;
 use people::People;
+use rand_chacha::ChaCha20Rng;
+use rand_core::{RngCore, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -156,7 +158,13 @@ impl Endpoint {
     /// An endpoint that first wants to connect. `wall` is the wall-clock time at `now`; `seed` gives all randomness but
     /// that of keys.
     #[must_use]
-    pub fn new(now: Instant, wall: SystemTime, seed: [u8; 32], identity: Arc<Identity>, config: EndpointConfig) -> Self {
+    pub fn new(
+        now: Instant,
+        wall: SystemTime,
+        seed: [u8; 32],
+        identity: Arc<Identity>,
+        config: EndpointConfig,
+    ) -> Self {
         let mut rng = ChaCha20Rng::from_seed(seed);
         let mut next_seed = || {
             let mut seed = [0; 32];

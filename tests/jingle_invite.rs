@@ -1,6 +1,12 @@
 //! Jingle Message Initiation: who is heard, who rings, who stops ringing, and which of two crossed calls stands.
 
-#![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::wildcard_enum_match_arm)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm
+)]
 
 use offhook::fault::ReasonCondition;
 use offhook::jingle::invite::{
@@ -41,7 +47,14 @@ fn invites(local: &str) -> Invites {
 }
 
 fn from(from: &str, id: &str, kind: JmiKind) -> InviteInput {
-    InviteInput { from: jid(from), to: None, via: Via::Direct, age: None, contact: true, jmi: Jmi { id: sid(id), kind } }
+    InviteInput {
+        from: jid(from),
+        to: None,
+        via: Via::Direct,
+        age: None,
+        contact: true,
+        jmi: Jmi { id: sid(id), kind },
+    }
 }
 
 fn propose(caller: &str, id: &str) -> InviteInput {
@@ -101,10 +114,8 @@ fn the_first_device_of_the_callee_gets_the_call_and_nobody_else() {
     i.handle_input(now, from(TABLET, "m", JmiKind::Proceed));
     i.handle_input(now, from(PHONE, "m", JmiKind::Proceed));
     i.handle_input(now, from(PHONE, "m", JmiKind::Reject { reason: None, tie_break: false }));
-    let expected = [
-        InviteEvent::Ringing { id: sid("m"), by: jid(PHONE) },
-        InviteEvent::Proceed { id: sid("m"), to: jid(TABLET) },
-    ];
+    let expected =
+        [InviteEvent::Ringing { id: sid("m"), by: jid(PHONE) }, InviteEvent::Proceed { id: sid("m"), to: jid(TABLET) }];
     assert_eq!(events(&mut i), expected);
     assert_eq!(sent(&mut i), vec![]);
 }
@@ -123,7 +134,10 @@ fn ringing_stops_however_the_call_ends_elsewhere_complaint_9() {
             carbon(from(TABLET, "m", JmiKind::Reject { reason: None, tie_break: false }), own, ROMEO),
             Stopped::RejectedElsewhere,
         ),
-        (carbon(from(TABLET, "m", JmiKind::Finish { reason: None, migrated: None }), own, ROMEO), Stopped::Finished(None)),
+        (
+            carbon(from(TABLET, "m", JmiKind::Finish { reason: None, migrated: None }), own, ROMEO),
+            Stopped::Finished(None),
+        ),
     ];
     for (input, why) in rows {
         let mut i = ringing(now);

@@ -1,6 +1,12 @@
 //! The rules of a session, row by row: the table of actions, ties, caps, strangers, and what users complained of.
 
-#![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::wildcard_enum_match_arm)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm
+)]
 
 #[path = "common/operations.rs"]
 mod operations;
@@ -12,7 +18,9 @@ use offhook::jingle::session::{
     SessionInput, Why,
 };
 use offhook::jingle::sessions::{Callers, SessionId, Sessions, SessionsConfig};
-use offhook::wire::candidate::{Candidate, CandidateAddr, CandidateKind, CandidateProtocol, IceTransport, Setup, Transport};
+use offhook::wire::candidate::{
+    Candidate, CandidateAddr, CandidateKind, CandidateProtocol, IceTransport, Setup, Transport,
+};
 use offhook::wire::description::{Crypto, Description, Encryption, Info};
 use offhook::wire::jid::Jid;
 use offhook::wire::jingle::{Action, Content, Creator, Disposition, Group, Jingle, Reason, Senders, Sid};
@@ -130,7 +138,9 @@ fn refusal_name(refusal: &Option<Refusal>) -> &'static str {
             (StanzaCondition::Conflict, ErrorType::Cancel, Some(JingleCondition::TieBreak)) => "tie",
             (StanzaCondition::BadRequest, _, None) => "bad",
             (StanzaCondition::ItemNotFound, ErrorType::Cancel, None) => "content",
-            (StanzaCondition::FeatureNotImplemented, ErrorType::Modify, Some(JingleCondition::UnsupportedInfo)) => "info",
+            (StanzaCondition::FeatureNotImplemented, ErrorType::Modify, Some(JingleCondition::UnsupportedInfo)) => {
+                "info"
+            }
             (StanzaCondition::ResourceConstraint, ErrorType::Wait, None) => "full",
             (StanzaCondition::ServiceUnavailable, ErrorType::Cancel, None) => "nobody",
             (StanzaCondition::Redirect, ErrorType::Modify, None) => "redirect",
@@ -190,7 +200,8 @@ fn an_answer_to_a_pending_request_is_taken_from_both_sides_and_only_once() {
         let role = s.role();
         let key = ContentKey { creator: role.creator(), name: "new".into() };
         s.content_add(now, vec![content(role.creator(), "new", "video", Setup::Actpass)]).unwrap();
-        let reply = |action| plausible(action, answer(&[Content { name: "new".into(), ..audio(role.creator(), "new") }]));
+        let reply =
+            |action| plausible(action, answer(&[Content { name: "new".into(), ..audio(role.creator(), "new") }]));
         assert_eq!(ask(&mut s, now, reply(Action::ContentAccept)).0, None);
         assert_eq!(refusal_name(&ask(&mut s, now, reply(Action::ContentAccept)).0), "ooo");
         assert_eq!(refusal_name(&ask(&mut s, now, reply(Action::ContentReject)).0), "ooo");
@@ -303,7 +314,9 @@ fn a_fingerprint_may_follow_an_empty_transport_complaint_3() {
     assert_eq!(ask(&mut s, now, j).0, None);
     let told = events(&mut s);
     assert!(matches!(told[0], SessionEvent::Incoming { .. }));
-    assert!(matches!(&told[1], SessionEvent::RemoteTransport { transport, restart: false, .. } if transport.creds().is_some()));
+    assert!(
+        matches!(&told[1], SessionEvent::RemoteTransport { transport, restart: false, .. } if transport.creds().is_some())
+    );
 
     let mut s = respond(now, SessionContext::default(), empty_offer());
     let (at, why) = s.poll_timeout().unwrap();
@@ -564,7 +577,9 @@ fn crossed_changes_inside_a_session_end_the_same_on_both_sides_in_both_orders() 
             r.handle_input(now, input(ours));
         }
         assert_eq!(r.poll_transmit().unwrap().body, Body::Result);
-        assert!(matches!(i.poll_transmit().unwrap().body, Body::Error(e) if e.answer.jingle == Some(JingleCondition::TieBreak)));
+        assert!(
+            matches!(i.poll_transmit().unwrap().body, Body::Error(e) if e.answer.jingle == Some(JingleCondition::TieBreak))
+        );
         let error = IqError {
             condition: Some(StanzaCondition::Conflict),
             jingle: Some(JingleCondition::TieBreak),
@@ -590,7 +605,8 @@ fn simultaneous_ice_restarts_end_with_the_initiators() {
     }
     i.send_transport_info(now, &a, fresh("i2")).unwrap();
     r.send_transport_info(now, &a, fresh("r2")).unwrap();
-    let (Body::Set(ours), Body::Set(theirs)) = (i.poll_transmit().unwrap().body, r.poll_transmit().unwrap().body) else {
+    let (Body::Set(ours), Body::Set(theirs)) = (i.poll_transmit().unwrap().body, r.poll_transmit().unwrap().body)
+    else {
         panic!()
     };
     assert_eq!(refusal_name(&ask(&mut i, now, *theirs).0), "tie");
@@ -700,11 +716,7 @@ fn a_redirect_counts_only_to_the_same_person() {
     let now = Instant::now();
     for (target, followed) in [("xmpp:juliet@capulet.example/hall", true), ("xmpp:paris@verona.example/x", false)] {
         let mut s = initiator(now);
-        let error = IqError {
-            condition: Some(StanzaCondition::Redirect),
-            jingle: None,
-            redirect: Some(target.into()),
-        };
+        let error = IqError { condition: Some(StanzaCondition::Redirect), jingle: None, redirect: Some(target.into()) };
         s.handle_input(now, SessionInput::Error { id: "j1.0".into(), error });
         assert_eq!(ended(&s).redirect.is_some(), followed);
     }

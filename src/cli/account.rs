@@ -63,8 +63,9 @@ fn load(given: Option<&Path>) -> Result<(File, Option<PathBuf>), Failure> {
     let Some(path) = path else { return Ok((File::default(), None)) };
     let text = std::fs::read_to_string(&path)
         .map_err(|why| config(format!("the configuration file {} cannot be read: {why}", path.display())))?;
-    let file: File = toml::from_str(&text)
-        .map_err(|why| config(format!("the configuration file {} is wrong: {}", path.display(), why.to_string().trim())))?;
+    let file: File = toml::from_str(&text).map_err(|why| {
+        config(format!("the configuration file {} is wrong: {}", path.display(), why.to_string().trim()))
+    })?;
     let secret = file.password.is_some() || file.turn.iter().any(|t| t.password.is_some());
     if secret && !private(&path) {
         return Err(config(format!(

@@ -4,7 +4,9 @@ use super::args::{Answer, Call as CallOptions, Media};
 use super::keys::{Key, Keys};
 use super::output::{Output, escaped};
 use super::{Exit, Failure, account};
-use crate::client::{Call, CallEvent, CallStats, Client, ClientEvent, Connected, EndKind, Ended, FRAME, Frame, Incoming, Party};
+use crate::client::{
+    Call, CallEvent, CallStats, Client, ClientEvent, Connected, EndKind, Ended, FRAME, Frame, Incoming, Party,
+};
 use crate::client::{Callers, ReasonCondition, Signalling};
 use crate::io::audio::{AudioSink, AudioSource, NullAudio, ToneSource};
 use crate::io::wav::{WavRecorder, WavSource};
@@ -50,20 +52,21 @@ impl Sound {
 
 #[cfg(feature = "audio-device")]
 fn microphone() -> Result<Box<dyn AudioSource>, Failure> {
-    crate::io::audio::Microphone::open(None)
-        .map(|m| Box::new(m) as Box<dyn AudioSource>)
-        .map_err(|why| Failure::new(Exit::Config, format!("no microphone: {why}. Try --play FILE.wav or --null-audio.")))
+    crate::io::audio::Microphone::open(None).map(|m| Box::new(m) as Box<dyn AudioSource>).map_err(|why| {
+        Failure::new(Exit::Config, format!("no microphone: {why}. Try --play FILE.wav or --null-audio."))
+    })
 }
 
 #[cfg(feature = "audio-device")]
 fn loudspeaker() -> Result<Box<dyn AudioSink>, Failure> {
-    crate::io::audio::Speaker::open(None)
-        .map(|s| Box::new(s) as Box<dyn AudioSink>)
-        .map_err(|why| Failure::new(Exit::Config, format!("no loudspeaker: {why}. Try --record FILE.wav or --null-audio.")))
+    crate::io::audio::Speaker::open(None).map(|s| Box::new(s) as Box<dyn AudioSink>).map_err(|why| {
+        Failure::new(Exit::Config, format!("no loudspeaker: {why}. Try --record FILE.wav or --null-audio."))
+    })
 }
 
 #[cfg(not(feature = "audio-device"))]
-const NO_DEVICE: &str = "this build has no sound card (cargo feature audio-device). Give --play FILE.wav, --tone HZ or --null-audio.";
+const NO_DEVICE: &str =
+    "this build has no sound card (cargo feature audio-device). Give --play FILE.wav, --tone HZ or --null-audio.";
 
 #[cfg(not(feature = "audio-device"))]
 fn microphone() -> Result<Box<dyn AudioSource>, Failure> {
@@ -114,7 +117,11 @@ async fn beside(
         match event {
             Some(ClientEvent::Incoming(incoming)) => {
                 let from = escaped(incoming.from.as_str());
-                output.event("busy", json!({ "from": incoming.from.as_str() }), &format!("{from} calls too and hears that we are busy"));
+                output.event(
+                    "busy",
+                    json!({ "from": incoming.from.as_str() }),
+                    &format!("{from} calls too and hears that we are busy"),
+                );
                 incoming.reject(ReasonCondition::Busy);
             }
             Some(ClientEvent::Signalling(state)) => signalling(state, output),
@@ -136,7 +143,11 @@ pub(super) async fn answer(options: &Answer, output: &Output) -> Result<Exit, Fa
     let mut client = sign_in(builder, output).await?;
     if let Some(addr) = client.listening() {
         let pin: String = client.certificate_sha256().iter().map(|b| format!("{b:02x}")).collect();
-        output.event("listening", json!({ "addr": addr.to_string(), "pin": pin }), &format!("listening on {addr}, --pin {pin}"));
+        output.event(
+            "listening",
+            json!({ "addr": addr.to_string(), "pin": pin }),
+            &format!("listening on {addr}, --pin {pin}"),
+        );
     }
     output.line("waiting for calls; Ctrl-C ends");
     let exit = loop {
@@ -269,7 +280,13 @@ pub(super) struct Talk<'a> {
 }
 
 impl<'a> Talk<'a> {
-    pub(super) fn new(call: Call, media: &Media, digits: Vec<char>, answer_by: Option<Instant>, output: &'a Output) -> Self {
+    pub(super) fn new(
+        call: Call,
+        media: &Media,
+        digits: Vec<char>,
+        answer_by: Option<Instant>,
+        output: &'a Output,
+    ) -> Self {
         Self {
             call,
             output,
@@ -448,12 +465,15 @@ impl<'a> Talk<'a> {
             EndKind::Cancelled => (Exit::Rejected, "The other side gave up."),
             EndKind::Rejected => (Exit::Rejected, "Try again later."),
             EndKind::NoAnswer => (Exit::NoAnswer, "Try again later, or give a longer --timeout."),
-            EndKind::Unavailable => (Exit::PeerUnavailable, "Check the address, and that a device that takes calls is online there."),
-            EndKind::MediaFailed => (
-                Exit::MediaFailed,
-                "Try --relay-only with a TURN server; on one machine give --lab to both sides.",
-            ),
-            EndKind::Security => (Exit::Security, "Nothing was heard or sent. Compare the fingerprints with the other side."),
+            EndKind::Unavailable => {
+                (Exit::PeerUnavailable, "Check the address, and that a device that takes calls is online there.")
+            }
+            EndKind::MediaFailed => {
+                (Exit::MediaFailed, "Try --relay-only with a TURN server; on one machine give --lab to both sides.")
+            }
+            EndKind::Security => {
+                (Exit::Security, "Nothing was heard or sent. Compare the fingerprints with the other side.")
+            }
             EndKind::Limit => (Exit::Limit, "The other side does not take this call now."),
             EndKind::SignallingLost => (Exit::Unreachable, "Check the network and the server."),
             EndKind::Failed => (Exit::Internal, "Run again with -vv to see why."),

@@ -130,9 +130,10 @@ pub(super) async fn run(options: &Demo, output: &Output) -> Result<Exit, Failure
         let facts = connected(&mut call).await?;
         talk(&mut call, facts, &CALLER_NOTES, Some(length)).await
     };
-    let (heard_by_caller, heard_by_callee) = tokio::time::timeout(SET_UP_LIMIT + length, async { tokio::join!(call, answer) })
-        .await
-        .map_err(|_| Failure::new(Exit::MediaFailed, "the call did not come to its end"))?;
+    let (heard_by_caller, heard_by_callee) =
+        tokio::time::timeout(SET_UP_LIMIT + length, async { tokio::join!(call, answer) })
+            .await
+            .map_err(|_| Failure::new(Exit::MediaFailed, "the call did not come to its end"))?;
     let (caller_side, callee_side) = (heard_by_caller?, heard_by_callee?);
     while let Ok(Some(event)) = tokio::time::timeout(FRAME, callee.next_event()).await {
         if let ClientEvent::Signalled(by, what) = event {
@@ -189,7 +190,12 @@ async fn connected(call: &mut Call) -> Result<Box<Connected>, Failure> {
 }
 
 /// Plays the melody and listens until `length` is over or the other side hangs up.
-async fn talk(call: &mut Call, facts: Box<Connected>, notes: &[f64; 8], length: Option<Duration>) -> Result<Side, Failure> {
+async fn talk(
+    call: &mut Call,
+    facts: Box<Connected>,
+    notes: &[f64; 8],
+    length: Option<Duration>,
+) -> Result<Side, Failure> {
     let (speaker, mut frames) = call.audio().await;
     let mut clock = tokio::time::interval(FRAME);
     let mut side = Side { heard: Vec::new(), sent: Vec::new(), facts, stats: None };
@@ -230,7 +236,8 @@ async fn talk(call: &mut Call, facts: Box<Connected>, notes: &[f64; 8], length: 
 }
 
 fn save(path: &Path, pcm: &[i16]) -> Result<(), Failure> {
-    let fail = |why: std::io::Error| Failure::new(Exit::Internal, format!("{} cannot be written: {why}", path.display()));
+    let fail =
+        |why: std::io::Error| Failure::new(Exit::Internal, format!("{} cannot be written: {why}", path.display()));
     let mut recorder = WavRecorder::create(path).map_err(fail)?;
     for chunk in pcm.chunks_exact(FRAME_SAMPLES) {
         if let Ok(frame) = <&Frame>::try_from(chunk) {
@@ -264,7 +271,13 @@ fn report(options: &Demo, caller: &Side, callee: &Side, output: &Output) -> Resu
             "correlation": score,
             "recording": options.out.join(format!("{name}.wav")).display().to_string(),
         });
-        let mut line = format!("{name}: set-up {:.0} ms, {} ↔ {}, {}", facts.setup.as_secs_f64() * 1000.0, facts.kinds.0, facts.kinds.1, facts.codec);
+        let mut line = format!(
+            "{name}: set-up {:.0} ms, {} ↔ {}, {}",
+            facts.setup.as_secs_f64() * 1000.0,
+            facts.kinds.0,
+            facts.kinds.1,
+            facts.codec
+        );
         if let Some(stats) = &side.stats {
             if let (Some(all), Some(more)) = (fields.as_object_mut(), stats_json(stats).as_object()) {
                 all.extend(more.clone());
@@ -287,7 +300,9 @@ fn report(options: &Demo, caller: &Side, callee: &Side, output: &Output) -> Resu
     } else {
         Err(Failure::new(
             Exit::MediaFailed,
-            format!("a recording does not carry the other side's signal (correlation must exceed {CORRELATION}). See the log with -vv."),
+            format!(
+                "a recording does not carry the other side's signal (correlation must exceed {CORRELATION}). See the log with -vv."
+            ),
         ))
     }
 }

@@ -110,7 +110,12 @@ impl Media {
     /// The codecs are agreed: sound can flow, and RTCP knows the clocks it measures by.
     pub(super) fn settle(&mut self, negotiated: Negotiated, audio: AudioPath) {
         let rate = |pt: u8| {
-            negotiated.payload_types.iter().find(|p| p.id == pt).and_then(|p| p.clock_rate_hz).unwrap_or(NARROW_CLOCK_HZ)
+            negotiated
+                .payload_types
+                .iter()
+                .find(|p| p.id == pt)
+                .and_then(|p| p.clock_rate_hz)
+                .unwrap_or(NARROW_CLOCK_HZ)
         };
         if let Some(leg) = &mut self.leg {
             let receiving: Vec<(u8, u32)> = negotiated.payload_types.iter().map(|p| (p.id, rate(p.id))).collect();

@@ -7,9 +7,7 @@ use crate::wire::jid::{BareJid, Jid};
 use crate::wire::stanza::Stanza;
 use crate::xmpp::backoff::Backoff;
 use crate::xmpp::link_local::{self, LinkConfig, LinkEvent, LinkRole};
-use crate::xmpp::stream::{
-    SendError, Stream, StreamConfig, StreamEvent, StreamInput, StreamPhase, StreamTransmit,
-};
+use crate::xmpp::stream::{SendError, Stream, StreamConfig, StreamEvent, StreamInput, StreamPhase, StreamTransmit};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 use std::time::{Duration, Instant};

@@ -113,7 +113,10 @@ impl People {
             return Reach::Unknown;
         }
         let can = |feature: &str| {
-            resources.iter().map(|(jid, r)| self.caps.supports(&Jid::from((*jid).clone()), r.caps.as_ref(), feature)).collect::<Vec<_>>()
+            resources
+                .iter()
+                .map(|(jid, r)| self.caps.supports(&Jid::from((*jid).clone()), r.caps.as_ref(), feature))
+                .collect::<Vec<_>>()
         };
         let invited = can(ns::JMI);
         if invited.contains(&Some(true)) {

@@ -259,7 +259,10 @@ impl Endpoint {
             }
             (Request::Disco(who), _) => self.people.caps.failed(&who),
             (Request::Roster | Request::Carbons, Outcome::Result(_)) => {}
-            (request @ (Request::Roster | Request::Carbons), Outcome::Error(_) | Outcome::Malformed | Outcome::TimedOut) => {
+            (
+                request @ (Request::Roster | Request::Carbons),
+                Outcome::Error(_) | Outcome::Malformed | Outcome::TimedOut,
+            ) => {
                 tracing::info!(?request, "the server refuses");
             }
         }
@@ -271,17 +274,21 @@ impl Endpoint {
         let error = |condition| IqKind::Error(Box::new(StanzaError::new(ErrorType::Cancel, condition)));
         let answer = match (self.people.contacts.push(iq), self.people.finder.push(now, iq)) {
             (Push::Applied { .. }, _) | (_, ServicePush::Applied) => Some(iq.answer(IqKind::Result(None))),
-            (Push::Forged, _) | (_, ServicePush::Forged) => {
-                Some(iq.answer(error(StanzaCondition::ServiceUnavailable)))
-            }
+            (Push::Forged, _) | (_, ServicePush::Forged) => Some(iq.answer(error(StanzaCondition::ServiceUnavailable))),
             (Push::NotOne, ServicePush::NotOne) => match &iq.kind {
                 IqKind::Get(IqPayload::DiscoInfo(query)) if contact => {
                     let info = self.people.own_caps.info(query);
-                    Some(iq.answer(info.map_or_else(error, |i| IqKind::Result(Some(IqPayload::DiscoInfo(Box::new(i)))))))
+                    Some(
+                        iq.answer(info.map_or_else(error, |i| IqKind::Result(Some(IqPayload::DiscoInfo(Box::new(i)))))),
+                    )
                 }
                 IqKind::Get(IqPayload::DiscoItems(query)) if contact => {
                     let items = self.people.own_caps.items(query);
-                    Some(iq.answer(items.map_or_else(error, |i| IqKind::Result(Some(IqPayload::DiscoItems(Box::new(i)))))))
+                    Some(
+                        iq.answer(
+                            items.map_or_else(error, |i| IqKind::Result(Some(IqPayload::DiscoItems(Box::new(i))))),
+                        ),
+                    )
                 }
                 IqKind::Get(_) | IqKind::Set(_) | IqKind::Result(_) | IqKind::Error(_) => answer_unclaimed(iq, contact),
             },
@@ -351,9 +358,10 @@ impl Endpoint {
 fn refusal(why: &StreamFault) -> Refusal {
     let text = why.to_string();
     match why {
-        StreamFault::NoStartTls | StreamFault::TlsRefused | StreamFault::PlaintextOffLoopback | StreamFault::Sasl(_) => {
-            Refusal::Security(text)
-        }
+        StreamFault::NoStartTls
+        | StreamFault::TlsRefused
+        | StreamFault::PlaintextOffLoopback
+        | StreamFault::Sasl(_) => Refusal::Security(text),
         StreamFault::NoBind
         | StreamFault::BindRefused(_)
         | StreamFault::Version

@@ -59,7 +59,8 @@ impl Dns {
     /// says with a `.` that it has no such service. `roll` gives random numbers for the weights.
     pub async fn client_targets(&self, domain: &str, roll: &mut (dyn FnMut() -> u32 + Send)) -> Vec<Target> {
         let ascii = domain.trim_end_matches('.');
-        let (plain, direct) = tokio::join!(self.srv("_xmpp-client._tcp", ascii, false), self.srv("_xmpps-client._tcp", ascii, true));
+        let (plain, direct) =
+            tokio::join!(self.srv("_xmpp-client._tcp", ascii, false), self.srv("_xmpps-client._tcp", ascii, true));
         let found = plain.is_some() || direct.is_some();
         let mut records = plain.unwrap_or_default();
         records.extend(direct.unwrap_or_default());
@@ -162,8 +163,10 @@ mod tests {
     #[test]
     fn lower_priority_numbers_come_first_whatever_their_weight() {
         let mut roll = || 7;
-        let hosts: Vec<String> =
-            order(vec![record(20, 100, "late"), record(10, 0, "early")], &mut roll).into_iter().map(|t| t.host).collect();
+        let hosts: Vec<String> = order(vec![record(20, 100, "late"), record(10, 0, "early")], &mut roll)
+            .into_iter()
+            .map(|t| t.host)
+            .collect();
         assert_eq!(hosts, ["early", "late"]);
     }
 

@@ -3,8 +3,8 @@
 
 use super::carrier::{self, CarrierCommand, CarrierEvent, CarrierTask, Route};
 use super::dns::{Dns, Target};
-use super::tcp::{ConnectError, TlsFacts};
 use super::mdns::MdnsResolver;
+use super::tcp::{ConnectError, TlsFacts};
 use super::udp::{self, BindPolicy, BoundSocket};
 use crate::endpoint::event::{CallId, CallStats, Event, Input, Output, Refusal};
 use crate::endpoint::{Endpoint, EndpointConfig, Misuse};
@@ -327,7 +327,9 @@ impl Driver {
         }
         if self.waiting.len() > EVENTS {
             // The end of a call is never dropped; a peer that presses keys faster than anybody reads is.
-            self.waiting.retain(|e| !matches!(e, Event::Digit { .. } | Event::Hold { .. } | Event::Mute { .. } | Event::Presence { .. }));
+            self.waiting.retain(|e| {
+                !matches!(e, Event::Digit { .. } | Event::Hold { .. } | Event::Mute { .. } | Event::Presence { .. })
+            });
         }
     }
 
@@ -460,7 +462,8 @@ impl Driver {
     }
 
     fn handle_bound(&mut self, now: Instant, call: CallId, bound: Vec<BoundSocket>) {
-        let readers = bound.iter().cloned().map(|socket| tokio::spawn(read(socket, self.datagrams.0.clone()))).collect();
+        let readers =
+            bound.iter().cloned().map(|socket| tokio::spawn(read(socket, self.datagrams.0.clone()))).collect();
         let addrs: Vec<SocketAddr> = bound.iter().map(|s| s.addr).collect();
         self.sockets.insert(call, Sockets { bound, readers });
         self.endpoint.handle_input(now, Input::Sockets { call, bound: addrs });
@@ -473,11 +476,8 @@ impl Driver {
     fn resolve(&mut self, name: String) {
         let reports = self.reports.0.clone();
         let local = name.ends_with(".local");
-        let mdns = if local {
-            self.mdns.get_or_insert_with(|| MdnsResolver::new().map(Arc::new)).clone()
-        } else {
-            None
-        };
+        let mdns =
+            if local { self.mdns.get_or_insert_with(|| MdnsResolver::new().map(Arc::new)).clone() } else { None };
         tokio::spawn(async move {
             let addrs = match (local, mdns) {
                 (true, Some(mdns)) => mdns.resolve(&name).await.into_iter().collect(),

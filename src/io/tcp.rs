@@ -213,7 +213,10 @@ pub async fn start_tls(
 ///
 /// # Errors
 /// [`ConnectError::Certificate`], [`ConnectError::Tls`]
-pub async fn accept_tls(stream: TcpStream, config: &Arc<rustls::ServerConfig>) -> Result<(Carrier, TlsFacts), ConnectError> {
+pub async fn accept_tls(
+    stream: TcpStream,
+    config: &Arc<rustls::ServerConfig>,
+) -> Result<(Carrier, TlsFacts), ConnectError> {
     let host = stream.peer_addr().map(|a| a.to_string()).unwrap_or_default();
     let tls = match tokio::time::timeout(TLS_LIMIT, TlsAcceptor::from(Arc::clone(config)).accept(stream)).await {
         Ok(Ok(tls)) => tls,
@@ -226,7 +229,9 @@ pub async fn accept_tls(stream: TcpStream, config: &Arc<rustls::ServerConfig>) -
 
 fn tls_error(host: String, why: &std::io::Error) -> ConnectError {
     match why.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()) {
-        Some(rustls::Error::InvalidCertificate(reason)) => ConnectError::Certificate { host, why: format!("{reason:?}") },
+        Some(rustls::Error::InvalidCertificate(reason)) => {
+            ConnectError::Certificate { host, why: format!("{reason:?}") }
+        }
         Some(other) => ConnectError::Tls { host, why: other.to_string() },
         None => ConnectError::Tls { host, why: why.to_string() },
     }

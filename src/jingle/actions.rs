@@ -93,11 +93,9 @@ mod tests {
     #[test]
     fn only_the_responder_accepts_and_only_once() {
         assert_eq!(verdict(Action::SessionAccept, Phase::Pending, Role::Responder), OK);
-        for (phase, sender) in [
-            (Phase::Pending, Role::Initiator),
-            (Phase::Active, Role::Initiator),
-            (Phase::Active, Role::Responder),
-        ] {
+        for (phase, sender) in
+            [(Phase::Pending, Role::Initiator), (Phase::Active, Role::Initiator), (Phase::Active, Role::Responder)]
+        {
             assert_eq!(verdict(Action::SessionAccept, phase, sender), OOO);
         }
     }

@@ -153,10 +153,8 @@ impl Session {
         // What was offered for the session and is not in the accept is declined.
         live.contents.retain(|c| c.stage != Stage::Offered || c.disposition != Disposition::Session);
         let contents = &live.contents;
-        live.groups = answer_groups(
-            &restrict(&live.groups, |name| contents.iter().any(|c| c.key.name == name)),
-            &jingle.groups,
-        );
+        live.groups =
+            answer_groups(&restrict(&live.groups, |name| contents.iter().any(|c| c.key.name == name)), &jingle.groups);
         // J320-05: a downgrade ends the call before it is one.
         if let Some(name) = live.unprotected(require_dtls).first().cloned() {
             self.refuse_security(Some(&name));
@@ -334,9 +332,7 @@ impl Session {
 
     fn on_content_remove(&mut self, id: &str, jingle: Jingle) -> Handled {
         // What we removed ourselves a moment ago is named by a crossed removal.
-        let crossed = |named: &element::Content, ours: &Flown| {
-            matches!(ours, Flown::ContentRemove(key) if key.name == named.name)
-        };
+        let crossed = |named: &element::Content, ours: &Flown| matches!(ours, Flown::ContentRemove(key) if key.name == named.name);
         let dropped = self.break_tie(|ours| jingle.contents.iter().any(|named| crossed(named, ours)))?;
         let rest: Vec<element::Content> =
             jingle.contents.iter().filter(|c| !dropped.iter().any(|ours| crossed(c, ours))).cloned().collect();

@@ -93,7 +93,8 @@ impl Session {
         let unprotected = |c: &&Content| c.is_rtp() && c.remote.fingerprints().is_empty();
         let first = self.live().and_then(|live| live.contents.iter().find(unprotected)).map(|c| c.key.name.clone());
         let name = content.map(str::to_owned).or(first).unwrap_or_default();
-        let text = format!("The content '{name}' comes without a DTLS fingerprint, and only encrypted calls are taken.");
+        let text =
+            format!("The content '{name}' comes without a DTLS fingerprint, and only encrypted calls are taken.");
         let mut reason = say(Incompatible::Security.reason(), &text);
         // J167-17.
         reason.detail = Some((ns::RTP_ERRORS.to_owned(), "crypto-required".to_owned()));
@@ -131,11 +132,16 @@ pub(crate) enum Protection {
     Missing,
 }
 
-pub(crate) fn protection(content: &element::Content, all: &[element::Content], groups: &[Group], required: bool) -> Protection {
+pub(crate) fn protection(
+    content: &element::Content,
+    all: &[element::Content],
+    groups: &[Group],
+    required: bool,
+) -> Protection {
     let Some(Description::Rtp(rtp)) = &content.description else { return Protection::Given };
     let protected = |c: &element::Content| ice_of(c).is_some_and(|ice| !ice.fingerprints.is_empty());
-    let by_group = tagged(groups, &content.name)
-        .is_some_and(|first| all.iter().any(|c| c.name == first && protected(c)));
+    let by_group =
+        tagged(groups, &content.name).is_some_and(|first| all.iter().any(|c| c.name == first && protected(c)));
     if protected(content) || by_group {
         return Protection::Given;
     }

@@ -210,12 +210,7 @@ impl Session {
     /// [`Misuse::NotRinging`] unless this is a responder whose user was asked; [`Misuse::NoContent`] for a key that is
     /// not offered or is early media (J166-43); [`Misuse::Incomplete`] without description, transport, or a fingerprint
     /// that policy requires, or if `setup` is not active or passive (J166-42, J320-02).
-    pub fn accept(
-        &mut self,
-        now: Instant,
-        contents: Vec<element::Content>,
-        groups: Vec<Group>,
-    ) -> Result<(), Misuse> {
+    pub fn accept(&mut self, now: Instant, contents: Vec<element::Content>, groups: Vec<Group>) -> Result<(), Misuse> {
         let require_dtls = self.context.policy.require_dtls;
         let State::Live(live) = &mut self.state else { return Err(Misuse::Ended) };
         if !matches!(live.step, Step::Ringing { .. }) {
@@ -231,11 +226,8 @@ impl Session {
         live.contents.retain(|c| c.stage != Stage::Offered || c.disposition != Disposition::Session);
         live.groups = groups;
         live.step = Step::Active;
-        let withheld: Vec<(ContentKey, IceTransport)> = live
-            .contents
-            .iter_mut()
-            .filter_map(|c| c.withheld.take().map(|held| (c.key.clone(), *held)))
-            .collect();
+        let withheld: Vec<(ContentKey, IceTransport)> =
+            live.contents.iter_mut().filter_map(|c| c.withheld.take().map(|held| (c.key.clone(), *held))).collect();
         self.consent = true;
         self.send(now, jingle, Flown::Accept);
         for (key, transport) in withheld {
@@ -417,12 +409,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Misuse::Ended`], [`Misuse::NoContent`]
-    pub fn content_remove(
-        &mut self,
-        now: Instant,
-        content: &ContentKey,
-        reason: Option<Reason>,
-    ) -> Result<(), Misuse> {
+    pub fn content_remove(&mut self, now: Instant, content: &ContentKey, reason: Option<Reason>) -> Result<(), Misuse> {
         let live = self.live_mut()?;
         live.own(content)?;
         live.remove(content);
@@ -504,12 +491,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Misuse::Ended`], [`Misuse::NoContent`], [`Misuse::NothingPending`]
-    pub fn transport_accept(
-        &mut self,
-        now: Instant,
-        content: &ContentKey,
-        transport: Transport,
-    ) -> Result<(), Misuse> {
+    pub fn transport_accept(&mut self, now: Instant, content: &ContentKey, transport: Transport) -> Result<(), Misuse> {
         let known = self.live_mut()?.own(content)?;
         match std::mem::take(&mut known.replace) {
             Replace::Theirs(theirs) => known.exchange(kept(&transport), *theirs),

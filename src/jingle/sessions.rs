@@ -343,8 +343,12 @@ impl Sessions {
             self.refuse(from, id, PeerFault::NoResources);
             return;
         }
-        let parties =
-            Parties { local: self.local.clone(), peer: from.clone(), sid: jingle.sid.clone(), serial: self.next_serial };
+        let parties = Parties {
+            local: self.local.clone(),
+            peer: from.clone(),
+            sid: jingle.sid.clone(),
+            serial: self.next_serial,
+        };
         match Session::respond(now, parties, Arc::clone(&self.context), id.clone(), jingle) {
             Ok(session) => {
                 if let Some((ours, _)) = crossed {
@@ -384,8 +388,7 @@ impl Sessions {
 
     fn admits(&self, from: &Jid, contact: bool) -> bool {
         // Whoever we called knows that we are here.
-        self.callers.admits(from, contact)
-            || self.by_peer.get(&from.to_bare()).is_some_and(|person| person.called > 0)
+        self.callers.admits(from, contact) || self.by_peer.get(&from.to_bare()).is_some_and(|person| person.called > 0)
     }
 
     fn pending_with(&self, peer: &BareJid) -> impl Iterator<Item = (SessionId, &Session)> {

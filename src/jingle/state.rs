@@ -152,9 +152,8 @@ pub(crate) fn check_answer(
     for content in contents {
         let key = ContentKey::of(content);
         // J166-43: early media is answered by content-accept.
-        let offered = live
-            .content(&key)
-            .is_some_and(|c| c.stage == Stage::Offered && c.disposition == Disposition::Session);
+        let offered =
+            live.content(&key).is_some_and(|c| c.stage == Stage::Offered && c.disposition == Disposition::Session);
         if !offered {
             return Err(Misuse::NoContent);
         }

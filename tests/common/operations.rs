@@ -2,7 +2,15 @@
 //!
 //! One byte string is one sequence of operations, so that a seed replays it and a fuzzer can drive it.
 
-#![allow(dead_code, unreachable_pub, missing_docs, clippy::wildcard_enum_match_arm, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    clippy::wildcard_enum_match_arm,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing
+)]
 
 use offhook::fault::ReasonCondition;
 use offhook::jingle::content::ContentKey;

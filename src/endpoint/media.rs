@@ -1,0 +1,286 @@
+//! The media of a call: its leg and its sound, from the sockets to the first frame. Read XEP-0176 §5, XEP-0320 §2 and
+//! RFC 8838 §4 before touching this file.
+
+use super::call::{Offer, Stage};
+use super::event::{CallId, Connected, EndKind, Event, Output};
+use super::{AddressPolicy, Endpoint, offer};
+use crate::fault::ReasonCondition;
+use crate::jingle::content::ContentKey;
+use crate::jingle::session::{End, EndedBy};
+use crate::media::audio::{AudioEvent, AudioPath};
+use crate::media::codec;
+use crate::transport::leg::{Carrier, Leg, LegConfig, LegEvent, LegFault, Protection};
+use crate::transport::srtp::SrtpProfile;
+use crate::wire::candidate::{CandidateAddr, Fingerprint, IceTransport};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+impl Endpoint {
+    pub(super) fn drain_audio(&mut self, _now: Instant, id: CallId) {
+        while let Some(event) =
+            self.calls.get_mut(&id).and_then(|c| c.media.audio.as_mut()).and_then(|a| a.poll_event())
+        {
+            match event {
+                AudioEvent::Digit(digit) => self.emit(Event::Digit { call: id, digit }),
+                AudioEvent::NoMedia => self.emit(Event::MediaSilent { call: id, silent: true }),
+                AudioEvent::MediaBack => self.emit(Event::MediaSilent { call: id, silent: false }),
+                AudioEvent::FirstFrame => {}
+            }
+        }
+    }
+
+    pub(super) fn open_sockets(&mut self, id: CallId) {
+        let lab = self.config.media.lab;
+        self.outputs.push_back(Output::OpenSockets { call: id, lab });
+    }
+
+    /// Sockets for a call are bound: now, and not before, a leg exists and something may be sent.
+    pub(super) fn handle_sockets(&mut self, now: Instant, id: CallId, bound: &[SocketAddr]) {
+        let Some(call) = self.calls.get(&id) else {
+            self.outputs.push_back(Output::CloseSockets(id));
+            return;
+        };
+        if bound.is_empty() {
+            self.fail_call(
+                now,
+                id,
+                EndKind::MediaFailed,
+                ReasonCondition::FailedTransport,
+                "no UDP socket could be bound".into(),
+            );
+            return;
+        }
+        let mut leg = self.new_leg(now, matches!(call.stage, Stage::Opening));
+        for local in bound {
+            self.routes.insert(*local, id);
+        }
+        leg.handle_sockets(now, bound);
+        if let Some(call) = self.calls.get_mut(&id) {
+            call.media.leg = Some(Box::new(leg));
+        }
+        self.drain_leg(now, id);
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        match std::mem::replace(&mut call.stage, Stage::Offered) {
+            Stage::Opening => self.send_offer(now, id),
+            Stage::Answering(offer) => self.send_answer(now, id, *offer),
+            other @ (Stage::Finding(_)
+            | Stage::Proposed(_)
+            | Stage::Offered
+            | Stage::AlertingInvite
+            | Stage::AlertingOffer(_)
+            | Stage::Proceeding
+            | Stage::Active) => call.stage = other,
+        }
+    }
+
+    fn new_leg(&mut self, now: Instant, initiator: bool) -> Leg {
+        let mut config = LegConfig::new(initiator, Arc::clone(&self.identity));
+        let relay_only = self.config.media.relay_only || self.config.address_policy == AddressPolicy::RelayOnly;
+        config.carrier = Carrier::Ice { servers: self.ice_servers(), relay_only, lab: self.config.media.lab };
+        config.max_remote_candidates = self.config.context.limits.remote_candidates;
+        config.cname = Some(self.cname.clone());
+        debug_assert!(matches!(config.protection, Protection::Dtls(_)));
+        let wall = self.wall(now);
+        let seed = self.next_seed();
+        Leg::new(now, wall, seed, config)
+    }
+
+    fn send_offer(&mut self, now: Instant, id: CallId) {
+        let payload_types = codec::offer(&self.config.media.codecs);
+        let cname = self.cname.clone();
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        let Some(leg) = &call.media.leg else { return };
+        let candidates = std::mem::take(&mut call.media.unsent);
+        let (content, groups) = offer::offered(payload_types.clone(), leg, &cname, candidates);
+        call.media.content = Some(ContentKey::of(&content));
+        call.media.offered = payload_types;
+        let (peer, sid) = (call.peer.clone(), call.sid.clone());
+        match self.sessions.initiate(now, peer, Some(sid), vec![content], groups) {
+            Ok(session) => {
+                if let Some(call) = self.calls.get_mut(&id) {
+                    call.session = Some(session);
+                    self.by_session.insert(session, id);
+                }
+                self.send_candidates(now, id);
+            }
+            Err(why) => {
+                self.fail_call(now, id, EndKind::Limit, ReasonCondition::GeneralError, why.to_string());
+            }
+        }
+    }
+
+    fn send_answer(&mut self, now: Instant, id: CallId, offer: Offer) {
+        let preference = self.config.media.codecs.clone();
+        let cname = self.cname.clone();
+        let Some(negotiated) = offer::rtp(&offer.content).and_then(|d| codec::answer(&d.payload_types, &preference))
+        else {
+            // J167-12
+            let text = "no codec in common".to_owned();
+            self.fail_call(now, id, EndKind::Unavailable, ReasonCondition::FailedApplication, text);
+            return;
+        };
+        let seed = self.next_number();
+        let audio = match AudioPath::new(seed, negotiated.clone(), self.config.media.audio) {
+            Ok(audio) => audio,
+            Err(why) => {
+                return self.fail_call(now, id, EndKind::Failed, ReasonCondition::MediaError, why.to_string());
+            }
+        };
+        let theirs = offer::ice(&offer.content).cloned().unwrap_or_default();
+        self.apply_remote(now, id, &theirs);
+        let early = self.calls.get_mut(&id).map(|c| std::mem::take(&mut c.media.early)).unwrap_or_default();
+        for transport in early {
+            self.apply_remote(now, id, &transport);
+        }
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        let Some(leg) = &call.media.leg else { return };
+        let candidates = std::mem::take(&mut call.media.unsent);
+        let (content, groups) = offer::answered(&offer.content, &offer.groups, &negotiated, leg, &cname, candidates);
+        call.media.content = Some(ContentKey::of(&content));
+        call.media.settle(negotiated, audio);
+        call.stage = Stage::Active;
+        let Some(session) = call.session else { return };
+        match self.sessions.act(session, |s| s.accept(now, vec![content], groups)).and_then(|r| r) {
+            Ok(()) => {
+                self.emit(Event::Accepted(id));
+                self.send_candidates(now, id);
+            }
+            Err(why) => self.fail_call(now, id, EndKind::Failed, ReasonCondition::GeneralError, why.to_string()),
+        }
+    }
+
+    /// Signals what was gathered since the last time.
+    pub(super) fn send_candidates(&mut self, now: Instant, id: CallId) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        let (Some(session), Some(content), Some(leg)) = (call.session, &call.media.content, &call.media.leg) else {
+            return;
+        };
+        if call.media.unsent.is_empty() && !call.media.gathered {
+            return;
+        }
+        let news =
+            offer::trickle(leg, std::mem::take(&mut call.media.unsent), std::mem::take(&mut call.media.gathered));
+        let content = content.clone();
+        // A session that has just ended needs no candidates.
+        let _ = self.sessions.act(session, |s| s.send_transport_info(now, &content, news));
+    }
+
+    /// What the peer said about its transport. A pinned certificate is compared here, before any packet.
+    pub(super) fn apply_remote(&mut self, now: Instant, id: CallId, transport: &IceTransport) {
+        if !self.fingerprint_allowed(&transport.fingerprints) {
+            let text = "the peer's certificate is not the one that --require-fingerprint names".to_owned();
+            self.fail_call(now, id, EndKind::Security, ReasonCondition::SecurityError, text);
+            return;
+        }
+        let Some(leg) = self.calls.get_mut(&id).and_then(|c| c.media.leg.as_mut()) else { return };
+        if transport.creds().is_some() || !transport.fingerprints.is_empty() {
+            leg.set_remote(now, transport.creds(), &transport.fingerprints);
+        }
+        for candidate in &transport.candidates {
+            if let Err(why) = leg.add_remote_candidate(now, candidate) {
+                let hidden = matches!(candidate.addr, CandidateAddr::Mdns(_));
+                tracing::debug!(call = id.0, hidden, %why, "a candidate is left out");
+            }
+        }
+        if transport.gathering_complete {
+            leg.end_of_remote_candidates(now);
+        }
+    }
+
+    fn fingerprint_allowed(&self, signalled: &[Fingerprint]) -> bool {
+        match &self.config.media.require_fingerprint {
+            Some(required) => signalled.is_empty() || signalled.iter().any(|f| &f.value == required),
+            None => true,
+        }
+    }
+
+    /// Everything that a leg has to say.
+    pub(super) fn drain_leg(&mut self, now: Instant, id: CallId) {
+        let mut news = false;
+        while let Some(event) = self.calls.get_mut(&id).and_then(|c| c.media.leg.as_mut()).and_then(|l| l.poll_event())
+        {
+            let Some(call) = self.calls.get_mut(&id) else { return };
+            match event {
+                LegEvent::LocalCandidate(candidate) => {
+                    call.media.candidates.push(candidate.clone());
+                    call.media.unsent.push(candidate);
+                    news = true;
+                }
+                LegEvent::GatheringComplete => {
+                    call.media.gathered = true;
+                    news = true;
+                }
+                LegEvent::Resolve(name) => self.resolve(name),
+                LegEvent::IceConnected { .. } => {}
+                LegEvent::Connected { local, remote, path, profile, fingerprint } => {
+                    call.connected = Some(now);
+                    let setup = call.wanted.map(|at| now.saturating_duration_since(at)).unwrap_or_default();
+                    let Some(codec) = call.media.negotiated.as_ref().map(|n| n.send) else { continue };
+                    let profile = profile.map(SrtpProfile::sdes_name);
+                    let dtls_fingerprint = fingerprint.as_ref().map(offer::fingerprint_text);
+                    let facts =
+                        Box::new(Connected { setup, kinds: (local, remote), path, codec, dtls_fingerprint, profile });
+                    self.emit(Event::Connected { call: id, facts });
+                }
+                LegEvent::PathChanged { local, remote, path } => {
+                    self.emit(Event::PathChanged { call: id, kinds: (local, remote), path });
+                }
+                LegEvent::ServerFailed { why, .. } => {
+                    tracing::info!(call = id.0, %why, "a STUN or TURN server is of no use")
+                }
+                LegEvent::PathLost => tracing::info!(call = id.0, "the media path is silent"),
+                LegEvent::PathRestored => tracing::info!(call = id.0, "the media path is back"),
+                LegEvent::Restarted(_) => {
+                    // J176-19: new credentials with all candidates; `trickle` reads the new ones from the leg.
+                    call.media.unsent.clone_from(&call.media.candidates);
+                    news = true;
+                }
+                LegEvent::Bye(_) => {}
+                LegEvent::Closed => {
+                    // The signalling says so too, unless it is gone (threat: server killed in a call).
+                    if !self.online() {
+                        let end = End {
+                            reason: ReasonCondition::Success,
+                            by: EndedBy::Remote,
+                            text: None,
+                            alternative: None,
+                            redirect: None,
+                        };
+                        return self.forget_call(now, id, &end);
+                    }
+                }
+                LegEvent::Failed(fault) => {
+                    let (kind, reason) = match fault {
+                        LegFault::FingerprintMismatch => (EndKind::Security, ReasonCondition::SecurityError),
+                        LegFault::Dtls(_) => (EndKind::MediaFailed, ReasonCondition::SecurityError),
+                        LegFault::NoPath | LegFault::ConsentLost | LegFault::Timeout => {
+                            (EndKind::MediaFailed, ReasonCondition::ConnectivityError)
+                        }
+                    };
+                    return self.fail_call(now, id, kind, reason, fault.to_string());
+                }
+            }
+        }
+        if news {
+            self.send_candidates(now, id);
+        }
+    }
+
+    /// What RTCP says: the peer's loss steers the encoder's FEC, and packets show that the peer is there (J166-18).
+    pub(super) fn follow_reports(&mut self, now: Instant, id: CallId) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        let (Some(leg), Some(audio)) = (&call.media.leg, &mut call.media.audio) else { return };
+        let rtcp = leg.stats(now).rtcp;
+        if let Some(lost) = rtcp.loss_out_fraction {
+            audio.set_reported_loss(f64::from(lost));
+        }
+        if rtcp.packets_in != call.media.packets_seen {
+            call.media.packets_seen = rtcp.packets_in;
+            if let Some(session) = call.session {
+                // An ended session needs no sign of life.
+                let _ = self.sessions.act(session, |s| s.traffic(now));
+            }
+        }
+    }
+}
