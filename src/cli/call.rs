@@ -125,6 +125,7 @@ async fn beside(
                 incoming.reject(ReasonCondition::Busy);
             }
             Some(ClientEvent::Signalling(state)) => signalling(state, output),
+            Some(ClientEvent::PeerCertificate(sha256, pinned)) => peer_certificate(&sha256, pinned, output),
             Some(ClientEvent::Online(_) | ClientEvent::Signalled(..)) => {}
             Some(ClientEvent::Refused(why)) => output.warning(&why.to_string()),
             None => return talk.await,
