@@ -232,7 +232,8 @@ pub(crate) fn builder(options: &Account, media: &Media, output: &Output) -> Resu
         }
         // For laboratories, where no public DNS knows the domain.
         if let Ok(server) = std::env::var("OFFHOOK_DNS") {
-            let addr = server.parse::<SocketAddr>().map_err(|_| config(format!("OFFHOOK_DNS={server:?} is not IP:PORT")))?;
+            let addr =
+                server.parse::<SocketAddr>().map_err(|_| config(format!("OFFHOOK_DNS={server:?} is not IP:PORT")))?;
             builder = builder.dns_servers([addr]);
         }
         if options.insecure_plaintext {

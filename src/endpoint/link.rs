@@ -46,13 +46,7 @@ impl Account {
         if role == LinkRole::Listener {
             timers.phase = LISTENER_PHASE;
         }
-        let config = LinkConfig {
-            own,
-            peer: None,
-            xml: XmlLimits::default(),
-            timers,
-            limits: StreamLimits::default(),
-        };
+        let config = LinkConfig { own, peer: None, xml: XmlLimits::default(), timers, limits: StreamLimits::default() };
         Account::Serverless { role, config: Box::new(config) }
     }
 

@@ -123,7 +123,8 @@ impl Dns {
         }
         let mut found: Vec<SocketAddr> = Vec::new();
         if self.system
-            && let Ok(Ok(answer)) = tokio::time::timeout(LOOKUP_LIMIT, tokio::net::lookup_host((host, port))).await {
+            && let Ok(Ok(answer)) = tokio::time::timeout(LOOKUP_LIMIT, tokio::net::lookup_host((host, port))).await
+        {
             found.extend(answer);
         }
         if found.is_empty()

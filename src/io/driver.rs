@@ -349,7 +349,9 @@ impl Driver {
             Signalling::Server { domain, server, tls } => {
                 Route::Client { domain: domain.clone(), server: server.clone(), config: Arc::clone(tls) }
             }
-            Signalling::Connect { target, tls } => Route::Serverless { target: target.clone(), config: Arc::clone(tls) },
+            Signalling::Connect { target, tls } => {
+                Route::Serverless { target: target.clone(), config: Arc::clone(tls) }
+            }
             Signalling::Listen { listener, tls, .. } => {
                 Route::Listen { listener: Arc::clone(listener), config: Arc::clone(tls) }
             }
