@@ -58,7 +58,7 @@ impl Endpoint {
             match report {
                 LinkReport::Client(event) => self.handle_stream_event(now, event),
                 LinkReport::Serverless(event) => self.handle_link_event(now, event),
-                LinkReport::Unreachable(why) => self.lost(now, &why),
+                LinkReport::Unreached(why) => self.lost(now, &why),
             }
             moved = true;
         }
@@ -89,8 +89,7 @@ impl Endpoint {
                     self.people.session_began(now, &jid);
                     self.signed_in(now);
                 }
-                let mechanism = self.link.mechanism();
-                self.emit(Event::Online { jid: jid.into(), resumed, mechanism });
+                self.emit(Event::Online { jid: jid.into(), resumed });
                 self.emit(Event::Signalling(Signalling::Up));
             }
             StreamEvent::Stanza(stanza) => self.handle_stanza(now, *stanza),
@@ -120,7 +119,7 @@ impl Endpoint {
             LinkEvent::Online { .. } => {
                 self.link.succeeded();
                 let jid = self.link.own();
-                self.emit(Event::Online { jid, resumed: false, mechanism: None });
+                self.emit(Event::Online { jid, resumed: false });
                 self.emit(Event::Signalling(Signalling::Up));
             }
             LinkEvent::Stanza(stanza) => self.handle_stanza(now, *stanza),
@@ -258,6 +257,15 @@ impl Endpoint {
             }
             (Request::Disco(who), Outcome::Result(Some(IqPayload::DiscoInfo(info)))) => {
                 self.people.caps.learned(&who, &info);
+            }
+            // A device that refuses the question knows no extension; anything else says nothing of the device.
+            (Request::Disco(who), Outcome::Error(error))
+                if matches!(
+                    error.condition,
+                    StanzaCondition::ServiceUnavailable | StanzaCondition::FeatureNotImplemented
+                ) =>
+            {
+                self.people.caps.learned(&who, &DiscoInfo::default());
             }
             (Request::Disco(who), _) => self.people.caps.failed(&who),
             (Request::Roster | Request::Carbons, Outcome::Result(_)) => {}

@@ -95,7 +95,6 @@ pub struct Stream {
     pipe: Pipe,
     timers: Timers,
     jid: Option<FullJid>,
-    mechanism: Option<&'static str>,
     sm: Option<SmSession>,
     /// Stanzas that were never sent.
     waiting: VecDeque<Unacked>,
@@ -115,7 +114,6 @@ impl Stream {
             pipe: Pipe::new(&config.xml),
             timers: Timers::default(),
             jid: None,
-            mechanism: None,
             sm: None,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
@@ -251,12 +249,6 @@ impl Stream {
     #[must_use]
     pub fn jid(&self) -> Option<&FullJid> {
         self.jid.as_ref()
-    }
-
-    /// SASL mechanism of the last login, as chosen; set from the moment of the choice.
-    #[must_use]
-    pub fn mechanism(&self) -> Option<&'static str> {
-        self.mechanism
     }
 
     /// The configuration.
@@ -605,8 +597,6 @@ impl Stream {
         let nonce = base64::engine::general_purpose::STANDARD.encode(nonce);
         match Sasl::start(user, &self.config.password, offer, tls, self.config.sasl, nonce) {
             Ok((sasl, start)) => {
-                tracing::debug!(mechanism = start.mechanism, "authenticating");
-                self.mechanism = Some(start.mechanism);
                 let data = Some(SaslData(start.data));
                 self.pipe.element(&StreamElement::SaslAuth { mechanism: start.mechanism.to_owned(), data });
                 self.enter(now, State::Sasl(sasl));
