@@ -3,46 +3,17 @@
 
 #[path = "common/prosody.rs"]
 mod prosody;
+#[path = "common/raw.rs"]
+mod raw;
+
+#[path = "common/speech.rs"]
+mod speech;
 
 use prosody::coturn::wanted;
 use prosody::{Lab, STRANGER};
-use std::io::{Read, Write};
+use raw::Raw;
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
-
-/// Sends `text`, then reads until `end` comes.
-fn ask(stream: &mut TcpStream, text: &str, end: &str) -> String {
-    stream.write_all(text.as_bytes()).unwrap();
-    let mut got = String::new();
-    let mut buffer = [0; 4096];
-    while !got.contains(end) {
-        let n = stream.read(&mut buffer).unwrap_or_else(|why| panic!("{why} while waiting for {end}, got: {got}"));
-        assert!(n > 0, "closed while waiting for {end}, got: {got}");
-        got.push_str(&String::from_utf8_lossy(&buffer[..n]));
-    }
-    got
-}
-
-fn sign_in(lab: &Lab, user: &str, domain: &str) -> TcpStream {
-    use base64::Engine as _;
-    let mut stream = TcpStream::connect(lab.server_of(domain).c2s()).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let header = format!(
-        "<stream:stream to='{domain}' version='1.0' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>"
-    );
-    ask(&mut stream, &header, "</stream:features>");
-    let plain = base64::engine::general_purpose::STANDARD.encode(format!("\0{user}\0{}", prosody::PASSWORD));
-    ask(
-        &mut stream,
-        &format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{plain}</auth>"),
-        "<success",
-    );
-    ask(&mut stream, &header, "</stream:features>");
-    let bind =
-        "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>t</resource></bind></iq>";
-    ask(&mut stream, bind, "</iq>");
-    stream
-}
+use std::time::Instant;
 
 #[test]
 fn the_servers_know_their_users_federate_and_hand_out_the_relay() {
@@ -52,25 +23,55 @@ fn the_servers_know_their_users_federate_and_hand_out_the_relay() {
     let start = Instant::now();
     let lab = Lab::start();
     println!("laboratory up in {:?}", start.elapsed());
-    let mut romeo = sign_in(&lab, "romeo", prosody::ALPHA);
-    let mut mercutio = sign_in(&lab, "mercutio", prosody::BETA);
-    let roster = ask(&mut romeo, "<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>", "</iq>");
+    let mut romeo = Raw::sign_in(&lab, "romeo@alpha.test");
+    let mut mercutio = Raw::sign_in(&lab, "mercutio@beta.test");
+    let roster = romeo.ask("<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>", "</iq>");
     assert_eq!(roster.matches("subscription='both'").count(), 7, "{roster}");
     assert!(!roster.contains(STRANGER), "{roster}");
     let services = "<iq type='get' to='alpha.test' id='s'><services xmlns='urn:xmpp:extdisco:2'/></iq>";
-    let services = ask(&mut romeo, services, "</iq>");
+    let services = romeo.ask(services, "</iq>");
     assert!(services.contains("turn") && services.contains(&lab.turn.addr.port().to_string()), "{services}");
-    let message = "<message type='chat' to='mercutio@beta.test/t'><body>Good morrow</body></message>";
-    romeo.write_all(message.as_bytes()).unwrap();
-    let got = ask(&mut mercutio, "<presence/>", "</body>");
-    assert!(got.contains("Good morrow") && got.contains("romeo@alpha.test/t"), "{got}");
-    sign_in(&lab, STRANGER, prosody::BETA);
+    let message = "<message type='chat' to='mercutio@beta.test/raw'><body>Good morrow</body></message>";
+    romeo.send(message);
+    let got = mercutio.ask("<presence/>", "</body>");
+    assert!(got.contains("Good morrow") && got.contains("romeo@alpha.test/raw"), "{got}");
+    Raw::sign_in(&lab, &format!("{STRANGER}@{}", prosody::BETA));
     let (here, there) = lab.pair();
     assert_eq!((here.as_str(), there.as_str()), ("guest1@alpha.test", "guest1@beta.test"));
-    sign_in(&lab, "guest1", prosody::BETA);
+    Raw::sign_in(&lab, &there);
     let folder = lab.folder.clone();
     let ip = lab.alpha.ip;
     drop(lab);
     assert!(!folder.exists());
     assert!(TcpStream::connect((ip, 5222)).is_err(), "the server has ended");
+}
+
+#[test]
+fn the_measure_of_speech_finds_a_late_drifting_copy_and_no_other_voice() {
+    if !wanted("the_measure_of_speech_finds_a_late_drifting_copy_and_no_other_voice") {
+        return;
+    }
+    let folder = std::env::temp_dir().join(format!("offhook-speech-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let [one, two] = [0, 1].map(|which| {
+        let path = folder.join(format!("{which}.wav"));
+        speech::speak(which, &path);
+        speech::read(&path)
+    });
+    let start = Instant::now();
+    let same = speech::likeness(&one, &one);
+    println!("{same:?} in {:?}", start.elapsed());
+    assert!(same.correlation > 0.999 && same.lag_ms.abs() < 1.0, "{same:?}");
+    // 300 ms late, half as loud, one sample in 5000 missing: 200 ppm of drift.
+    let mut late = vec![0.0; speech::RATE_HZ * 3 / 10];
+    late.extend(one.iter().enumerate().filter(|(n, _)| n % 5000 != 4999).map(|(_, sample)| sample / 2.0));
+    late.extend(vec![0.0; speech::RATE_HZ]);
+    let late = speech::likeness(&one, &late);
+    println!("{late:?}");
+    assert!(late.correlation > 0.9 && (250.0..350.0).contains(&late.lag_ms), "{late:?}");
+    let other = speech::likeness(&one, &two);
+    println!("{other:?}");
+    assert!(other.correlation < 0.5, "{other:?}");
+    assert!(speech::likeness(&one, &vec![0.0; one.len()]).correlation < 0.01);
+    std::fs::remove_dir_all(&folder).unwrap();
 }
