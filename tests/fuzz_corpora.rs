@@ -153,3 +153,8 @@ fn every_target_has_a_program_and_a_corpus() {
         assert!(root.join("corpus").join(name).is_dir(), "{name}");
     }
 }
+
+#[test]
+fn session_survives_its_corpus_and_mutations_of_it() {
+    run("session");
+}

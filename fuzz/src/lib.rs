@@ -1,6 +1,9 @@
 //! What each fuzz target does with its bytes. `tests/fuzz_corpora.rs` runs the same functions over the committed corpora.
 //! Everything that reads is also asked to write what it has read: that must read again, and be written the same.
 
+#[path = "../../tests/common/operations.rs"]
+mod operations;
+
 use offhook::config::XmlLimits;
 use offhook::wire::candidate::Transport;
 use offhook::wire::description::{Description, Info};
@@ -26,6 +29,7 @@ pub const TARGETS: &[Target] = &[
     ("candidate", candidate),
     ("rtp", rtp),
     ("rtcp", rtcp),
+    ("session", session),
 ];
 
 /// Everything a framer gives for these pieces.
@@ -193,4 +197,16 @@ pub fn rtcp(data: &[u8]) {
             Packet::Feedback { .. } | Packet::Other { .. } => {}
         }
     }
+}
+
+/// Two endpoints' sessions under the operations that the bytes stand for: every promise of the model holds.
+///
+/// # Panics
+/// When one does not.
+pub fn session(data: &[u8]) {
+    // 1 000 operations reach every state; more only cost time.
+    let (seed, operations) = data.split_first().map_or((0, data), |(seed, rest)| (*seed, rest));
+    let operations = operations.get(..operations.len().min(3_000)).unwrap_or_default();
+    let outcome = operations::World::new(std::time::Instant::now(), seed).run(operations);
+    assert!(outcome.is_ok(), "{outcome:?}");
 }
