@@ -51,6 +51,7 @@ pub struct ClientBuilder {
     address_policy: AddressPolicy,
     media: MediaConfig,
     seed: Option<[u8; 32]>,
+    dns_servers: Vec<SocketAddr>,
     show_signalling: bool,
 }
 
@@ -153,6 +154,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Looks names up at these servers and nowhere else, over UDP; for laboratories.
+    #[must_use]
+    pub fn dns_servers(mut self, servers: impl Into<Vec<SocketAddr>>) -> Self {
+        self.dns_servers = servers.into();
+        self
+    }
+
     /// Signs in and gives the client once it is online. A serverless listener is ready at once.
     ///
     /// # Errors
@@ -193,7 +201,7 @@ impl ClientBuilder {
                 listening = Some(listener.local_addr()?);
                 let tls = certificate.server(*pin).map_err(config)?;
                 (
-                    driver::Signalling::Listen { listener, tls },
+                    driver::Signalling::Listen { listener, tls, pinned: pin.is_some() },
                     Account::serverless(LinkRole::Listener, account.to_bare()),
                 )
             }
@@ -214,12 +222,16 @@ impl ClientBuilder {
             show_signalling: self.show_signalling,
         };
         let seed = self.seed.unwrap_or_else(crate::io::driver::random_seed);
-        let (commands, mut events) = driver::start(signalling, identity()?, endpoint, seed);
+        let (commands, mut events) = driver::start(signalling, self.dns_servers, identity()?, endpoint, seed);
         let mut jid = None;
+        let mut mechanism = None;
         let mut failure = None;
         while jid.is_none() && listening.is_none() {
             match events.recv().await {
-                Some(Event::Online { jid: bound, .. }) => jid = Some(bound),
+                Some(Event::Online { jid: bound, mechanism: used, .. }) => {
+                    jid = Some(bound);
+                    mechanism = used;
+                }
                 Some(Event::Refused(refusal)) => return Err(refusal.into()),
                 Some(Event::ConnectFailed(why)) => {
                     // The first sign-in is not repeated for ever: a person waits for it.
@@ -234,7 +246,7 @@ impl ClientBuilder {
         }
         match failure {
             Some(failure) => Err(failure),
-            None => Ok(Client::new(commands, events, jid, listening, certificate.sha256())),
+            None => Ok(Client { mechanism, ..Client::new(commands, events, jid, listening, certificate.sha256()) }),
         }
     }
 }
@@ -260,6 +272,9 @@ pub enum ClientEvent {
     Online(Jid),
     /// The server connection changed; calls go on meanwhile.
     Signalling(Signalling),
+    /// TLS with a serverless peer is up: SHA-256 of its certificate, and whether that was pinned. If not, show it: anybody may
+    /// have come, whatever address is claimed.
+    PeerCertificate([u8; 32], bool),
     /// Signed out for good.
     Refused(Error),
     /// A Jingle stanza came or went, in one line; only with [`ClientBuilder::show_signalling`].
@@ -372,6 +387,7 @@ pub struct Client {
     calls: Calls,
     jid: Option<Jid>,
     listening: Option<SocketAddr>,
+    mechanism: Option<&'static str>,
     sha256: [u8; 32],
 }
 
@@ -392,6 +408,7 @@ impl Client {
             address_policy: AddressPolicy::default(),
             media: MediaConfig::default(),
             seed: None,
+            dns_servers: Vec::new(),
             show_signalling: false,
         }
     }
@@ -406,13 +423,19 @@ impl Client {
         let calls = Calls::default();
         let (event_in, event_out) = mpsc::channel(CALL_EVENTS);
         crate::io::driver::spawn(dispatch(events, event_in, Arc::clone(&calls), commands.clone()));
-        Self { commands, events: event_out, calls, jid, listening, sha256 }
+        Self { commands, events: event_out, calls, jid, listening, mechanism: None, sha256 }
     }
 
     /// Our full address; `None` before a serverless peer has come.
     #[must_use]
     pub fn jid(&self) -> Option<&Jid> {
         self.jid.as_ref()
+    }
+
+    /// SASL mechanism of the first sign-in, such as `SCRAM-SHA-256-PLUS`; `None` on a serverless stream.
+    #[must_use]
+    pub fn mechanism(&self) -> Option<&'static str> {
+        self.mechanism
     }
 
     /// Where a serverless listener listens.
@@ -452,7 +475,10 @@ impl Client {
         loop {
             match self.next_event().await? {
                 ClientEvent::Incoming(incoming) => return Some(incoming),
-                ClientEvent::Online(_) | ClientEvent::Signalling(_) | ClientEvent::Signalled(..) => {}
+                ClientEvent::Online(_)
+                | ClientEvent::Signalling(_)
+                | ClientEvent::PeerCertificate(..)
+                | ClientEvent::Signalled(..) => {}
                 ClientEvent::Refused(_) => return None,
             }
         }
@@ -490,6 +516,10 @@ async fn dispatch(
         let (id, event) = match event {
             Event::Online { jid, .. } => {
                 tell(&client, ClientEvent::Online(jid));
+                continue;
+            }
+            Event::PeerCertificate { sha256, pinned } => {
+                tell(&client, ClientEvent::PeerCertificate(sha256, pinned));
                 continue;
             }
             Event::Signalling(state) => {

@@ -111,6 +111,7 @@ pub mod io {
     pub mod carrier;
     pub mod dns;
     pub mod driver;
+    mod listener;
     pub mod mdns;
     pub mod tcp;
     pub mod tls;

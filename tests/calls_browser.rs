@@ -15,7 +15,7 @@ use program::{Offhook, Program};
 use prosody::coturn::wanted;
 use prosody::{Lab, PASSWORD};
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Packets each way that make a call.
@@ -69,7 +69,7 @@ fn program_hears(program: &mut Program) {
     });
 }
 
-fn recording_has_the_browsers_tone(path: &PathBuf) {
+fn recording_has_the_browsers_tone(path: &Path) {
     let heard = speech::read(path);
     assert!(heard.len() > speech::RATE_HZ, "{} samples", heard.len());
     let (theirs, ours) = (tone(&heard, BROWSER_HZ), tone(&heard, OUR_HZ));

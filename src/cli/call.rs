@@ -131,6 +131,7 @@ async fn beside(
                 incoming.reject(ReasonCondition::Busy);
             }
             Some(ClientEvent::Signalling(state)) => signalling(state, output),
+            Some(ClientEvent::PeerCertificate(sha256, pinned)) => peer_certificate(&sha256, pinned, output),
             Some(ClientEvent::Online(_) | ClientEvent::Signalled(..)) => {}
             Some(ClientEvent::Refused(why)) => output.warning(&why.to_string()),
             None => return talk.await,
@@ -142,6 +143,17 @@ async fn beside(
 pub(super) async fn answer(options: &Answer, output: &Output) -> Result<Exit, Failure> {
     let dtmf = digits(options.media.dtmf.as_deref())?;
     let automatic = options.auto_answer.as_deref().map(account::callers).transpose()?;
+    // Without a pin anybody may come and claim any address: a rule about addresses then decides nothing.
+    let claimed = options.account.serverless.is_some() && options.account.pin.is_none();
+    let unattended = match &automatic {
+        Some(Callers::Everyone) => true,
+        Some(Callers::Contacts | Callers::Listed(_)) if claimed => {
+            output.warning("--serverless without --pin: anybody can claim an address, so calls are not taken without asking. Give --pin HEX, or --auto-answer all.");
+            false
+        }
+        Some(Callers::Contacts | Callers::Listed(_)) => true,
+        None => false,
+    };
     let mut builder = account::builder(&options.account, &options.media, output)?;
     if let Some(callers) = &automatic {
         builder = builder.callers(callers.clone());
@@ -163,7 +175,7 @@ pub(super) async fn answer(options: &Answer, output: &Output) -> Result<Exit, Fa
         };
         match event {
             Some(ClientEvent::Incoming(incoming)) => {
-                let Some(call) = ask(incoming, automatic.as_ref(), output).await? else { continue };
+                let Some(call) = ask(incoming, unattended, output).await? else { continue };
                 let mut sound = Sound::open(&options.media)?;
                 let mut talk = Talk::new(call, &options.media, dtmf.clone(), None, output);
                 let exit = match beside(&mut client, talk.run(&mut sound), output).await {
@@ -183,6 +195,7 @@ pub(super) async fn answer(options: &Answer, output: &Output) -> Result<Exit, Fa
             }
             Some(ClientEvent::Online(jid)) => online(jid.as_str(), output),
             Some(ClientEvent::Signalling(state)) => signalling(state, output),
+            Some(ClientEvent::PeerCertificate(sha256, pinned)) => peer_certificate(&sha256, pinned, output),
             Some(ClientEvent::Signalled(..)) => {}
             Some(ClientEvent::Refused(why)) => return Err(why.into()),
             None => break Exit::Unreachable,
@@ -193,14 +206,14 @@ pub(super) async fn answer(options: &Answer, output: &Output) -> Result<Exit, Fa
 }
 
 /// Takes a call by rule or by key; `None` if it is not taken.
-async fn ask(mut incoming: Incoming, automatic: Option<&Callers>, output: &Output) -> Result<Option<Call>, Failure> {
+async fn ask(mut incoming: Incoming, unattended: bool, output: &Output) -> Result<Option<Call>, Failure> {
     let from = escaped(incoming.from.as_str());
     output.event(
         "incoming",
         json!({ "sid": incoming.sid, "from": incoming.from.as_str(), "media": incoming.media }),
         &format!("{from} calls"),
     );
-    if automatic.is_some() {
+    if unattended {
         // Who may call at all was decided before anything rang.
         return Ok(incoming.accept().await.ok());
     }
@@ -243,6 +256,13 @@ async fn sign_in(builder: crate::client::ClientBuilder, output: &Output) -> Resu
 
 fn online(jid: &str, output: &Output) {
     output.event("online", json!({ "jid": jid }), &format!("online as {jid}"));
+}
+
+fn peer_certificate(sha256: &[u8; 32], pinned: bool, output: &Output) {
+    let hex: Vec<String> = sha256.iter().map(|b| format!("{b:02X}")).collect();
+    let hex = hex.join(":");
+    let line = format!("peer certificate {hex} ({})", if pinned { "pinned" } else { "not pinned" });
+    output.event("peer_certificate", json!({ "sha256": hex, "pinned": pinned }), &line);
 }
 
 fn signalling(state: Signalling, output: &Output) {

@@ -224,6 +224,15 @@ pub enum Event {
         jid: Jid,
         /// True after XEP-0198 resumption.
         resumed: bool,
+        /// SASL mechanism that proved the account; `None` on a serverless stream, which has none.
+        mechanism: Option<&'static str>,
+    },
+    /// TLS with the peer of a serverless stream is up.
+    PeerCertificate {
+        /// SHA-256 of its certificate.
+        sha256: [u8; 32],
+        /// It is the only one that is accepted. If not, anybody may have come, whatever address is claimed.
+        pinned: bool,
     },
     /// The signalling connection changed; calls that are up go on meanwhile.
     Signalling(Signalling),

@@ -12,6 +12,9 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 use std::time::{Duration, Instant};
 
+/// What a listener gives a peer for its header, after the 15 s for TLS: 30 s for everything (threat: slow connections).
+const LISTENER_PHASE: Duration = Duration::from_secs(15);
+
 /// How an endpoint signals.
 #[derive(Debug, Clone)]
 pub enum Account {
@@ -39,13 +42,11 @@ impl Account {
     /// A serverless stream that we connect or await.
     #[must_use]
     pub fn serverless(role: LinkRole, own: BareJid) -> Self {
-        let config = LinkConfig {
-            own,
-            peer: None,
-            xml: XmlLimits::default(),
-            timers: StreamTimers::default(),
-            limits: StreamLimits::default(),
-        };
+        let mut timers = StreamTimers::default();
+        if role == LinkRole::Listener {
+            timers.phase = LISTENER_PHASE;
+        }
+        let config = LinkConfig { own, peer: None, xml: XmlLimits::default(), timers, limits: StreamLimits::default() };
         Account::Serverless { role, config: Box::new(config) }
     }
 
@@ -62,8 +63,8 @@ impl Account {
 pub(super) enum LinkReport {
     Client(StreamEvent),
     Serverless(LinkEvent),
-    /// No connection came about.
-    Unreached(String),
+    /// No connection came up.
+    Unreachable(String),
 }
 
 #[derive(Debug)]
@@ -81,8 +82,8 @@ pub(super) struct Link {
     /// When the next attempt to connect is due.
     reconnect: Option<Instant>,
     online: bool,
-    /// Why the last attempt to connect came to nothing.
-    unreached: Option<String>,
+    /// Why the last attempt brought no connection, until it is reported.
+    unreachable: Option<String>,
     /// Signed in once: a lost connection is brought back.
     pub(super) was_online: bool,
     pub(super) closing: bool,
@@ -106,7 +107,7 @@ impl Link {
             rng,
             reconnect: None,
             online: false,
-            unreached: None,
+            unreachable: None,
             was_online: false,
             closing: false,
         }
@@ -121,9 +122,11 @@ impl Link {
                     Input::Connected { tls, loopback } => StreamInput::Connected { tls, loopback },
                     Input::TlsStarted(info) => StreamInput::TlsStarted(info),
                     Input::Bytes(bytes) => StreamInput::Bytes(bytes),
-                    // No stream was begun, so none can say that it is lost.
+                    // No stream began, so none can report its end.
                     Input::Closed(why) if stream.phase() == StreamPhase::Offline => {
-                        self.unreached = Some(why);
+                        if !self.closing && self.reconnect.is_none() {
+                            self.unreachable = Some(why);
+                        }
                         return;
                     }
                     Input::Closed(why) => StreamInput::Closed(why),
@@ -142,7 +145,7 @@ impl Link {
                 }
                 Input::Closed(why) => match link {
                     Some(link) => link.handle_closed(why),
-                    None => self.unreached = Some(why),
+                    None => self.unreachable = Some(why),
                 },
                 Input::TlsStarted(_) | Input::Sockets { .. } | Input::Datagram { .. } | Input::Resolved { .. } => {}
             },
@@ -176,8 +179,8 @@ impl Link {
     }
 
     pub(super) fn poll_event(&mut self) -> Option<LinkReport> {
-        if let Some(why) = self.unreached.take() {
-            return Some(LinkReport::Unreached(why));
+        if let Some(why) = self.unreachable.take() {
+            return Some(LinkReport::Unreachable(why));
         }
         match &mut self.carrier {
             Carrier::Client(stream) => {
@@ -201,6 +204,14 @@ impl Link {
                 Some(link) => link.send(stanza),
                 None => Err(SendError::QueueFull),
             },
+        }
+    }
+
+    /// SASL mechanism of the last login.
+    pub(super) fn mechanism(&self) -> Option<&'static str> {
+        match &self.carrier {
+            Carrier::Client(stream) => stream.mechanism(),
+            Carrier::Serverless { .. } => None,
         }
     }
 

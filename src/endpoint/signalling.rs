@@ -58,7 +58,7 @@ impl Endpoint {
             match report {
                 LinkReport::Client(event) => self.handle_stream_event(now, event),
                 LinkReport::Serverless(event) => self.handle_link_event(now, event),
-                LinkReport::Unreached(why) => self.lost(now, &why),
+                LinkReport::Unreachable(why) => self.lost(now, &why),
             }
             moved = true;
         }
@@ -89,7 +89,8 @@ impl Endpoint {
                     self.people.session_began(now, &jid);
                     self.signed_in(now);
                 }
-                self.emit(Event::Online { jid: jid.into(), resumed });
+                let mechanism = self.link.mechanism();
+                self.emit(Event::Online { jid: jid.into(), resumed, mechanism });
                 self.emit(Event::Signalling(Signalling::Up));
             }
             StreamEvent::Stanza(stanza) => self.handle_stanza(now, *stanza),
@@ -119,7 +120,7 @@ impl Endpoint {
             LinkEvent::Online { .. } => {
                 self.link.succeeded();
                 let jid = self.link.own();
-                self.emit(Event::Online { jid, resumed: false });
+                self.emit(Event::Online { jid, resumed: false, mechanism: None });
                 self.emit(Event::Signalling(Signalling::Up));
             }
             LinkEvent::Stanza(stanza) => self.handle_stanza(now, *stanza),

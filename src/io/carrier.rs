@@ -2,16 +2,23 @@
 //! Read RFC 6120 §3 to §5 before touching this file.
 
 use super::dns::{Dns, Target};
-use super::tcp::{Carrier, ConnectError, TlsFacts, accept_tls, connect_any, start_tls};
+use super::listener::first_peer;
+use super::tcp::{Carrier, ConnectError, TlsFacts, connect_any, start_tls};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 /// Bytes read at once: a large stanza arrives in few wake-ups.
 const READ_BYTES: usize = 16 * 1024;
 /// Writes and reads that may wait between the task and the driver.
 const QUEUE: usize = 256;
+
+/// A peer that takes nothing for so long is gone.
+const WRITE_LIMIT: Duration = Duration::from_secs(30);
+/// ALPN of direct TLS (XEP-0368 §5).
+const ALPN: &[u8] = b"xmpp-client";
 
 /// Where the connection comes from.
 #[derive(Debug)]
@@ -32,10 +39,10 @@ pub enum Route {
         /// Holds the pin.
         config: Arc<rustls::ClientConfig>,
     },
-    /// A serverless stream that was accepted; TLS from the first byte.
-    Accepted {
-        /// As accepted.
-        stream: TcpStream,
+    /// Await a serverless stream; TLS from the first byte.
+    Listen {
+        /// Bound.
+        listener: Arc<TcpListener>,
         /// Holds our certificate and perhaps a pin.
         config: Arc<rustls::ServerConfig>,
     },
@@ -83,20 +90,25 @@ pub struct CarrierTask {
 
 /// Starts the task.
 #[must_use]
-pub fn open(route: Route, seed: u32) -> CarrierTask {
+pub fn open(route: Route, dns: Dns, seed: u32) -> CarrierTask {
     let (command_in, commands) = mpsc::channel(QUEUE);
     let (events, event_out) = mpsc::channel(QUEUE);
     tokio::spawn(async move {
         let domain = match &route {
             Route::Client { domain, .. } => domain.clone(),
             Route::Serverless { target, .. } => target.host.clone(),
-            Route::Accepted { .. } => String::new(),
+            Route::Listen { .. } => String::new(),
         };
         let starttls = match &route {
             Route::Client { config, .. } => Some(Arc::clone(config)),
-            Route::Serverless { .. } | Route::Accepted { .. } => None,
+            Route::Serverless { .. } | Route::Listen { .. } => None,
         };
-        match connect(route, seed).await {
+        let connected = tokio::select! {
+            connected = connect(route, &dns, seed) => connected,
+            // Nobody waits any more.
+            () = events.closed() => return,
+        };
+        match connected {
             Ok((carrier, facts)) => {
                 let loopback = carrier.peer_addr().is_ok_and(|a| a.ip().is_loopback());
                 if events.send(CarrierEvent::Connected { tls: facts, loopback }).await.is_ok() {
@@ -110,11 +122,10 @@ pub fn open(route: Route, seed: u32) -> CarrierTask {
     CarrierTask { commands: command_in, events: event_out }
 }
 
-async fn connect(route: Route, seed: u32) -> Result<(Carrier, Option<TlsFacts>), ConnectError> {
+async fn connect(route: Route, dns: &Dns, seed: u32) -> Result<(Carrier, Option<TlsFacts>), ConnectError> {
     match route {
         Route::Client { domain, server, config } => {
-            let dns = Dns::new();
-            let targets = match server {
+            let mut targets = match server {
                 Some(target) => vec![target],
                 None => {
                     let mut state = seed;
@@ -125,24 +136,43 @@ async fn connect(route: Route, seed: u32) -> Result<(Carrier, Option<TlsFacts>),
                     dns.client_targets(&domain, &mut roll).await
                 }
             };
-            let (stream, target) = connect_any(&dns, &targets).await?;
-            if target.direct_tls {
-                let (carrier, facts) = start_tls(stream, &domain, &config).await?;
-                Ok((carrier, Some(facts)))
-            } else {
-                Ok((Carrier::Plain(stream), None))
+            if targets.is_empty() {
+                return Err(ConnectError::NoService(domain));
+            }
+            loop {
+                let (stream, target) = connect_any(dns, &targets).await?;
+                if !target.direct_tls {
+                    return Ok((Carrier::Plain(stream), None));
+                }
+                match start_tls(stream, &domain, &with_alpn(&config)).await {
+                    Ok((carrier, facts)) => return Ok((carrier, Some(facts))),
+                    // Something else than XMPP listens there; the domain may have named another place.
+                    Err(ConnectError::Tls { host, why }) => {
+                        targets.retain(|other| *other != target);
+                        if targets.is_empty() {
+                            return Err(ConnectError::Tls { host, why });
+                        }
+                    }
+                    Err(why) => return Err(why),
+                }
             }
         }
         Route::Serverless { target, config } => {
-            let (stream, target) = connect_any(&Dns::new(), std::slice::from_ref(&target)).await?;
+            let (stream, target) = connect_any(dns, std::slice::from_ref(&target)).await?;
             let (carrier, facts) = start_tls(stream, &target.host, &config).await?;
             Ok((carrier, Some(facts)))
         }
-        Route::Accepted { stream, config } => {
-            let (carrier, facts) = accept_tls(stream, &config).await?;
+        Route::Listen { listener, config } => {
+            let (carrier, facts) = first_peer(&listener, &config).await;
             Ok((carrier, Some(facts)))
         }
     }
+}
+
+fn with_alpn(config: &Arc<rustls::ClientConfig>) -> Arc<rustls::ClientConfig> {
+    let mut config = rustls::ClientConfig::clone(config);
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Arc::new(config)
 }
 
 async fn run(
@@ -170,12 +200,14 @@ async fn run(
         };
         match command {
             Some(CarrierCommand::Write(bytes)) => {
-                let written = match carrier.write_all(&bytes).await {
-                    Ok(()) => carrier.flush().await,
-                    Err(why) => Err(why),
+                let written = async {
+                    carrier.write_all(&bytes).await?;
+                    carrier.flush().await
                 };
-                if let Err(why) = written {
-                    break why.to_string();
+                match tokio::time::timeout(WRITE_LIMIT, written).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(why)) => break why.to_string(),
+                    Err(_) => break "the other side takes nothing any more".to_owned(),
                 }
             }
             Some(CarrierCommand::StartTls) => {
@@ -192,7 +224,7 @@ async fn run(
             }
             Some(CarrierCommand::Close) | None => {
                 // The other side may be gone already; the close is a courtesy.
-                drop(carrier.shutdown().await);
+                drop(tokio::time::timeout(WRITE_LIMIT, carrier.shutdown()).await);
                 return;
             }
         }

@@ -1,6 +1,8 @@
 //! Where an XMPP domain listens. Read RFC 6120 §3.2, XEP-0368 and RFC 2782 before touching this file.
 
 use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::RData;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -29,9 +31,12 @@ struct Record {
     target: Target,
 }
 
-/// Looks up names with the system's configuration.
+/// Looks up names with the system's configuration, or with servers that were named.
+#[derive(Clone)]
 pub struct Dns {
     resolver: Option<TokioResolver>,
+    /// The hosts file and the system's own resolver are asked first.
+    system: bool,
 }
 
 impl std::fmt::Debug for Dns {
@@ -51,7 +56,23 @@ impl Dns {
     #[must_use]
     pub fn new() -> Self {
         let resolver = TokioResolver::builder_tokio().ok().and_then(|b| b.build().ok());
-        Self { resolver }
+        Self { resolver, system: true }
+    }
+
+    /// Asks these servers over UDP and nothing else: no hosts file, no system configuration. None given: [`Dns::new`].
+    #[must_use]
+    pub fn with_servers(servers: &[SocketAddr]) -> Self {
+        if servers.is_empty() {
+            return Self::new();
+        }
+        let named = servers.iter().map(|server| {
+            let mut connection = ConnectionConfig::udp();
+            connection.port = server.port();
+            NameServerConfig::new(server.ip(), true, vec![connection])
+        });
+        let config = ResolverConfig::from_parts(None, Vec::new(), named.collect());
+        let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        Self { resolver: builder.build().ok(), system: false }
     }
 
     /// Places to try for the client service of `domain`, in order, RFC 6120 §3.2.1: `_xmpps-client` and `_xmpp-client`
@@ -61,10 +82,11 @@ impl Dns {
         let ascii = domain.trim_end_matches('.');
         let (plain, direct) =
             tokio::join!(self.srv("_xmpp-client._tcp", ascii, false), self.srv("_xmpps-client._tcp", ascii, true));
-        let found = plain.is_some() || direct.is_some();
+        // A `.` for direct TLS alone says nothing of STARTTLS.
+        let unknown = plain.is_none();
         let mut records = plain.unwrap_or_default();
         records.extend(direct.unwrap_or_default());
-        if !found {
+        if unknown && records.is_empty() {
             return vec![Target { host: ascii.to_owned(), port: C2S_PORT, direct_tls: false }];
         }
         order(records, roll)
@@ -100,7 +122,9 @@ impl Dns {
             return vec![SocketAddr::new(ip, port)];
         }
         let mut found: Vec<SocketAddr> = Vec::new();
-        if let Ok(Ok(answer)) = tokio::time::timeout(LOOKUP_LIMIT, tokio::net::lookup_host((host, port))).await {
+        if self.system
+            && let Ok(Ok(answer)) = tokio::time::timeout(LOOKUP_LIMIT, tokio::net::lookup_host((host, port))).await
+        {
             found.extend(answer);
         }
         if found.is_empty()

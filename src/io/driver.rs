@@ -54,6 +54,8 @@ pub enum Signalling {
         listener: Arc<TcpListener>,
         /// Our certificate, perhaps a pin.
         tls: Arc<rustls::ServerConfig>,
+        /// `tls` accepts one certificate only.
+        pinned: bool,
     },
 }
 
@@ -114,8 +116,10 @@ struct Driver {
     endpoint: Endpoint,
     signalling: Signalling,
     carrier: Option<CarrierTask>,
-    /// A serverless connection that is being awaited.
-    accepting: Option<tokio::task::JoinHandle<std::io::Result<tokio::net::TcpStream>>>,
+    /// Signed in once: what fails from then on is tried again.
+    was_online: bool,
+    /// Name servers; none: the system's.
+    dns_servers: Vec<SocketAddr>,
     sockets: BTreeMap<CallId, Sockets>,
     listeners: BTreeMap<CallId, mpsc::Sender<Frame>>,
     datagrams: (mpsc::Sender<Datagram>, mpsc::Receiver<Datagram>),
@@ -134,10 +138,11 @@ const EVENTS: usize = 1024;
 /// What a sign-out may take.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
-/// Starts the task. Dropping `commands` ends it.
+/// Starts the task. Dropping `commands` ends it. Names are looked up at `dns_servers`, or as the system does if there are none.
 #[must_use]
 pub fn start(
     signalling: Signalling,
+    dns_servers: Vec<SocketAddr>,
     identity: Arc<Identity>,
     config: EndpointConfig,
     seed: [u8; 32],
@@ -150,7 +155,8 @@ pub fn start(
         endpoint,
         signalling,
         carrier: None,
-        accepting: None,
+        was_online: false,
+        dns_servers,
         sockets: BTreeMap::new(),
         listeners: BTreeMap::new(),
         datagrams: mpsc::channel(QUEUE),
@@ -196,7 +202,6 @@ fn tls_info(facts: &TlsFacts) -> TlsInfo {
 enum Wake {
     Command(Option<Command>),
     Carrier(Option<CarrierEvent>),
-    Accepted(std::io::Result<tokio::net::TcpStream>),
     Datagram(Datagram),
     Report(Report),
     Frame,
@@ -228,7 +233,6 @@ impl Driver {
                     self.closing.get_or_insert(done);
                 }
                 Wake::Carrier(event) => self.handle_carrier(now, event),
-                Wake::Accepted(stream) => self.handle_accepted(stream),
                 Wake::Datagram(mut datagram) => {
                     let (local, source) = (datagram.local, datagram.source);
                     self.endpoint.handle_input(now, Input::Datagram { local, source, bytes: &mut datagram.bytes });
@@ -265,12 +269,6 @@ impl Driver {
                 None => std::future::pending().await,
             }
         };
-        let accepted = async {
-            match &mut self.accepting {
-                Some(task) => task.await.unwrap_or_else(|_| Err(std::io::ErrorKind::Interrupted.into())),
-                None => std::future::pending().await,
-            }
-        };
         let sleep = async {
             match deadline {
                 Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -284,7 +282,6 @@ impl Driver {
             Some(datagram) = self.datagrams.1.recv() => Wake::Datagram(datagram),
             command = commands.recv(), if !closing => Wake::Command(command),
             event = carrier => Wake::Carrier(event),
-            stream = accepted => Wake::Accepted(stream),
             Some(report) = self.reports.1.recv() => Wake::Report(report),
             _ = self.events.reserve(), if !self.waiting.is_empty() => Wake::Room,
             () = sleep => Wake::Timeout,
@@ -313,7 +310,10 @@ impl Driver {
                     self.listeners.remove(&call);
                 }
                 Output::Resolve(name) => self.resolve(name),
-                Output::Event(event) => self.waiting.push_back(event),
+                Output::Event(event) => {
+                    self.was_online |= matches!(event, Event::Online { .. });
+                    self.waiting.push_back(event);
+                }
             }
         }
     }
@@ -345,37 +345,36 @@ impl Driver {
 
     fn connect(&mut self) {
         self.seed = self.seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        match &self.signalling {
+        let route = match &self.signalling {
             Signalling::Server { domain, server, tls } => {
-                let route = Route::Client { domain: domain.clone(), server: server.clone(), config: Arc::clone(tls) };
-                self.carrier = Some(carrier::open(route, self.seed));
+                Route::Client { domain: domain.clone(), server: server.clone(), config: Arc::clone(tls) }
             }
             Signalling::Connect { target, tls } => {
-                let route = Route::Serverless { target: target.clone(), config: Arc::clone(tls) };
-                self.carrier = Some(carrier::open(route, self.seed));
+                Route::Serverless { target: target.clone(), config: Arc::clone(tls) }
             }
-            Signalling::Listen { listener, .. } => {
-                let listener = Arc::clone(listener);
-                self.accepting = Some(tokio::spawn(async move { listener.accept().await.map(|(stream, _)| stream) }));
+            Signalling::Listen { listener, tls, .. } => {
+                Route::Listen { listener: Arc::clone(listener), config: Arc::clone(tls) }
             }
-        }
+        };
+        self.carrier = Some(carrier::open(route, self.dns(), self.seed));
     }
 
-    fn handle_accepted(&mut self, stream: std::io::Result<tokio::net::TcpStream>) {
-        self.accepting = None;
-        match (stream, &self.signalling) {
-            (Ok(stream), Signalling::Listen { tls, .. }) => {
-                let route = Route::Accepted { stream, config: Arc::clone(tls) };
-                self.carrier = Some(carrier::open(route, self.seed));
-            }
-            (Ok(_), Signalling::Server { .. } | Signalling::Connect { .. }) => {}
-            (Err(why), _) => self.endpoint.handle_input(Instant::now(), Input::Closed(why.to_string())),
-        }
+    fn dns(&self) -> Dns {
+        // Made anew each time: the system's configuration changes with the network.
+        Dns::with_servers(&self.dns_servers)
     }
 
     fn handle_carrier(&mut self, now: Instant, event: Option<CarrierEvent>) {
         let input = match event {
             Some(CarrierEvent::Connected { tls, loopback }) => {
+                let pinned = match &self.signalling {
+                    Signalling::Server { .. } => None,
+                    Signalling::Connect { .. } => Some(true),
+                    Signalling::Listen { pinned, .. } => Some(*pinned),
+                };
+                if let (Some(pinned), Some(sha256)) = (pinned, tls.as_ref().and_then(|t| t.peer_sha256)) {
+                    self.waiting.push_back(Event::PeerCertificate { sha256, pinned });
+                }
                 Input::Connected { tls: tls.as_ref().map(tls_info), loopback }
             }
             Some(CarrierEvent::TlsStarted(facts)) => Input::TlsStarted(tls_info(&facts)),
@@ -389,10 +388,10 @@ impl Driver {
             }
             Some(CarrierEvent::Failed(why)) => {
                 self.carrier = None;
-                if let ConnectError::Certificate { .. } = why {
-                    // Another attempt meets the same certificate.
+                if matches!(why, ConnectError::Certificate { .. }) && !self.was_online {
+                    // A person waits for the first sign-in, and another attempt meets the same certificate. Later on it may be a
+                    // foreign network's portal: then the next attempts, each with all checks, find the server again.
                     self.waiting.push_back(Event::Refused(Refusal::Security(why.to_string())));
-                    return;
                 }
                 Input::Closed(why.to_string())
             }
@@ -475,6 +474,7 @@ impl Driver {
 
     fn resolve(&mut self, name: String) {
         let reports = self.reports.0.clone();
+        let dns = self.dns();
         let local = name.ends_with(".local");
         let mdns =
             if local { self.mdns.get_or_insert_with(|| MdnsResolver::new().map(Arc::new)).clone() } else { None };
@@ -482,7 +482,7 @@ impl Driver {
             let addrs = match (local, mdns) {
                 (true, Some(mdns)) => mdns.resolve(&name).await.into_iter().collect(),
                 (true, None) => Vec::new(),
-                (false, _) => Dns::new().addresses(&name, 0).await.into_iter().map(|a| a.ip()).collect(),
+                (false, _) => dns.addresses(&name, 0).await.into_iter().map(|a| a.ip()).collect(),
             };
             // The driver may be gone.
             let _ = reports.send(Report::Resolved(name, addrs)).await;

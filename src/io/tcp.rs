@@ -13,6 +13,9 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// RFC 8305 §5: the next address is tried while the one before has not answered for so long.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// The next target of the domain is tried while the one before has not answered for so long: look-up of its name and all its
+/// addresses. Longer than a slow round trip, so that the domain's own order holds (RFC 2782).
+const TARGET_DELAY: Duration = Duration::from_secs(1);
 /// One address that does not answer is given up after this.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// A TLS handshake that takes longer is dead.
@@ -25,13 +28,23 @@ const EXPORTER_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
 #[non_exhaustive]
 pub enum ConnectError {
     /// No address was found for the name.
-    #[error("no address is known for {0}")]
-    UnknownHost(String),
+    #[error("no connection to {host} port {port}: the name is unknown, it has no address")]
+    UnknownHost {
+        /// Name that was asked for.
+        host: String,
+        /// TCP port.
+        port: u16,
+    },
+    /// The domain says that it has no such service (a target of `.`, RFC 2782).
+    #[error("{0} says that it has no XMPP service for clients")]
+    NoService(String),
     /// Every address refused or stayed silent; the last cause.
-    #[error("no connection to {host}: {why}")]
+    #[error("no connection to {host} port {port}: {}", cause(.why))]
     Unreachable {
         /// Name that was asked for.
         host: String,
+        /// TCP port.
+        port: u16,
         /// Last cause.
         why: std::io::Error,
     },
@@ -51,6 +64,15 @@ pub enum ConnectError {
         /// The library's word.
         why: String,
     },
+}
+
+/// The cause in words that a person knows.
+fn cause(why: &std::io::Error) -> String {
+    match why.kind() {
+        std::io::ErrorKind::ConnectionRefused => "the connection was refused, nobody listens there".to_owned(),
+        std::io::ErrorKind::TimedOut => format!("no answer within {} s", CONNECT_LIMIT.as_secs()),
+        _ => why.to_string(),
+    }
 }
 
 /// What TLS knows about itself once it is up.
@@ -124,40 +146,75 @@ impl AsyncWrite for Carrier {
 /// Races TCP connections to all targets in their order and gives the first that stands, with its target.
 ///
 /// # Errors
-/// [`ConnectError::UnknownHost`], [`ConnectError::Unreachable`]
+/// [`ConnectError::UnknownHost`], [`ConnectError::Unreachable`] of the target that was tried first.
 pub async fn connect_any(dns: &Dns, targets: &[Target]) -> Result<(TcpStream, Target), ConnectError> {
-    let mut list = Vec::new();
-    for target in targets {
-        for address in dns.addresses(&target.host, target.port).await {
-            list.push((address, target.clone()));
-        }
-    }
-    let host = targets.first().map(|t| t.host.clone()).unwrap_or_default();
-    if list.is_empty() {
-        return Err(ConnectError::UnknownHost(host));
-    }
-    race(list).await.map_err(|why| ConnectError::Unreachable { host, why })
-}
-
-async fn race(list: Vec<(SocketAddr, Target)>) -> std::io::Result<(TcpStream, Target)> {
     let mut attempts = JoinSet::new();
-    let mut waiting = list.into_iter();
-    let mut last = std::io::Error::from(std::io::ErrorKind::NotFound);
+    let mut waiting = targets.iter().enumerate();
+    let mut worst: Option<(usize, ConnectError)> = None;
     loop {
         let more = match waiting.next() {
-            Some((address, target)) => {
+            Some((rank, target)) => {
+                let (dns, target) = (dns.clone(), target.clone());
                 attempts.spawn(async move {
-                    let stream = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(address))
-                        .await
-                        .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?;
-                    stream.set_nodelay(true)?;
-                    Ok::<_, std::io::Error>((stream, target))
+                    let outcome = connect_one(&dns, &target).await;
+                    (rank, outcome.map(|stream| (stream, target)))
                 });
                 true
             }
             None => false,
         };
-        // While there are more addresses, wait only for the stagger; afterwards for whoever comes.
+        // While there are more targets, wait only for the stagger; afterwards for whoever comes.
+        let outcome = if more {
+            match tokio::time::timeout(TARGET_DELAY, attempts.join_next()).await {
+                Ok(outcome) => outcome,
+                Err(_stagger) => continue,
+            }
+        } else {
+            attempts.join_next().await
+        };
+        match outcome {
+            Some(Ok((_, Ok(done)))) => return Ok(done),
+            Some(Ok((rank, Err(why)))) => {
+                if worst.as_ref().is_none_or(|(before, _)| rank < *before) {
+                    worst = Some((rank, why));
+                }
+            }
+            Some(Err(_cancelled)) => {}
+            None => {
+                let none = || ConnectError::UnknownHost { host: String::new(), port: 0 };
+                return Err(worst.map_or_else(none, |(_, why)| why));
+            }
+        }
+    }
+}
+
+async fn connect_one(dns: &Dns, target: &Target) -> Result<TcpStream, ConnectError> {
+    let (host, port) = (target.host.clone(), target.port);
+    let addresses = dns.addresses(&host, port).await;
+    if addresses.is_empty() {
+        return Err(ConnectError::UnknownHost { host, port });
+    }
+    race(addresses).await.map_err(|why| ConnectError::Unreachable { host, port, why })
+}
+
+async fn race(addresses: Vec<SocketAddr>) -> std::io::Result<TcpStream> {
+    let mut attempts = JoinSet::new();
+    let mut waiting = addresses.into_iter();
+    let mut last = std::io::Error::from(std::io::ErrorKind::NotFound);
+    loop {
+        let more = match waiting.next() {
+            Some(address) => {
+                attempts.spawn(async move {
+                    let stream = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(address))
+                        .await
+                        .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?;
+                    stream.set_nodelay(true)?;
+                    Ok::<_, std::io::Error>(stream)
+                });
+                true
+            }
+            None => false,
+        };
         let outcome = if more {
             match tokio::time::timeout(ATTEMPT_DELAY, attempts.join_next()).await {
                 Ok(outcome) => outcome,

@@ -95,6 +95,7 @@ pub struct Stream {
     pipe: Pipe,
     timers: Timers,
     jid: Option<FullJid>,
+    mechanism: Option<&'static str>,
     sm: Option<SmSession>,
     /// Stanzas that were never sent.
     waiting: VecDeque<Unacked>,
@@ -114,6 +115,7 @@ impl Stream {
             pipe: Pipe::new(&config.xml),
             timers: Timers::default(),
             jid: None,
+            mechanism: None,
             sm: None,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
@@ -249,6 +251,12 @@ impl Stream {
     #[must_use]
     pub fn jid(&self) -> Option<&FullJid> {
         self.jid.as_ref()
+    }
+
+    /// SASL mechanism of the last login, as chosen; set from the moment of the choice.
+    #[must_use]
+    pub fn mechanism(&self) -> Option<&'static str> {
+        self.mechanism
     }
 
     /// The configuration.
@@ -597,6 +605,8 @@ impl Stream {
         let nonce = base64::engine::general_purpose::STANDARD.encode(nonce);
         match Sasl::start(user, &self.config.password, offer, tls, self.config.sasl, nonce) {
             Ok((sasl, start)) => {
+                tracing::debug!(mechanism = start.mechanism, "authenticating");
+                self.mechanism = Some(start.mechanism);
                 let data = Some(SaslData(start.data));
                 self.pipe.element(&StreamElement::SaslAuth { mechanism: start.mechanism.to_owned(), data });
                 self.enter(now, State::Sasl(sasl));
