@@ -274,19 +274,27 @@ fn signalling(state: Signalling, output: &Output) {
     output.event("signalling", json!({ "state": word }), line);
 }
 
-/// Ctrl-C or SIGTERM.
+/// Ctrl-C or SIGTERM. The listeners live as long as the program: one that came while nobody waited is not lost.
+#[cfg(unix)]
 async fn interrupted() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-            return;
-        }
+    use tokio::signal::unix::{Signal, SignalKind, signal};
+    static LISTENERS: std::sync::OnceLock<Option<tokio::sync::Mutex<[Signal; 2]>>> = std::sync::OnceLock::new();
+    let listen = || {
+        let both = [signal(SignalKind::interrupt()).ok()?, signal(SignalKind::terminate()).ok()?];
+        Some(tokio::sync::Mutex::new(both))
+    };
+    let Some(listeners) = LISTENERS.get_or_init(listen) else { return std::future::pending().await };
+    let mut listeners = listeners.lock().await;
+    let [interrupt, terminate] = &mut *listeners;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
     }
+}
+
+/// Ctrl-C.
+#[cfg(not(unix))]
+async fn interrupted() {
     if tokio::signal::ctrl_c().await.is_err() {
         std::future::pending::<()>().await;
     }
