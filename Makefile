@@ -5,12 +5,13 @@ SHELL := /bin/bash
 CARGO ?= cargo
 OUT ?= out
 
-.PHONY: demo test soak bench fuzz lint build-needs test-needs help
+.PHONY: demo test soak bench fuzz lint deny build-needs test-needs help
 
 help:
 	@echo "make demo   two endpoints call each other on this machine; recordings in $(OUT)/"
 	@echo "make test   every test, with real servers on loopback addresses"
 	@echo "make soak   the long runs: a million generated sequences, hours of virtual time"
+	@echo "make deny   licences, sources and banned crates of every dependency (needs cargo-deny)"
 	@echo "make bench  the figures of the README, each beside its peer"
 
 demo: build-needs
@@ -25,6 +26,12 @@ test: build-needs test-needs lint
 lint: build-needs
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	@if command -v cargo-deny >/dev/null 2>&1; then $(MAKE) --no-print-directory deny; \
+	else echo "lint: without cargo-deny the licences are not checked (cargo install --locked cargo-deny)"; fi
+
+# The advisories want the RustSec database from the network: `cargo deny --config .deny.toml check advisories`.
+deny:
+	$(CARGO) deny --offline --locked --config .deny.toml check licenses bans sources
 
 soak: build-needs test-needs
 	OFFHOOK_SEQUENCES=1000000 OFFHOOK_SEEDS=2000 $(CARGO) test --locked --release --all-targets

@@ -175,8 +175,7 @@ impl ClientBuilder {
         let mut listening = None;
         let (signalling, account) = match &self.way {
             Way::Server => {
-                let mut stream =
-                    StreamConfig::new(account.clone(), crate::xmpp::stream::Secret::new(self.password.reveal()));
+                let mut stream = StreamConfig::new(account.clone(), self.password.clone());
                 stream.resource.clone_from(&self.resource);
                 if self.plaintext {
                     stream.tls = TlsPolicy::PlaintextLoopbackOnly;

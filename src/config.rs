@@ -1,6 +1,7 @@
 //! Every knob and every cap on a peer: default, unit, range, why.
 
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 /// Caps on the XML of one stream, RFC 6120 §4.9.3.14 (`policy-violation` past them).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,15 +69,15 @@ impl Default for SessionLimits {
     }
 }
 
-/// A password or key. `Debug` hides it; it is never logged.
+/// A password or key. Wiped when dropped; `Debug` hides it; it is never logged.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Secret(String);
+pub struct Secret(Zeroizing<String>);
 
 impl Secret {
     /// Wraps a text that must not be shown.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self(Zeroizing::new(text.into()))
     }
 
     /// The text itself, for the one place that needs it.

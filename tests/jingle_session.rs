@@ -442,7 +442,42 @@ fn flipped_creators_and_missing_senders_are_understood_complaint_13() {
     assert_eq!(contents[0].creator, Creator::Initiator);
     let mut j = Jingle::new(Action::ContentModify, Sid("s".into()));
     j.contents = vec![ContentKey { creator: Creator::Initiator, name: "a".into() }.element()];
-    assert_eq!(refusal_name(&ask(&mut s, now, j).0), "bad");
+    let mut held = j.clone();
+    held.contents[0].senders = Some(Senders::Initiator);
+    for (modify, meant) in [(held, Senders::Initiator), (j, Senders::Both)] {
+        assert_eq!(ask(&mut s, now, modify).0, None);
+        let SessionEvent::ContentModified { senders, .. } = &events(&mut s)[0] else { panic!() };
+        assert_eq!(*senders, meant);
+    }
+}
+
+#[test]
+fn two_stubborn_sides_come_to_rest_and_may_change_their_mind_later() {
+    let start = Instant::now();
+    let a = ContentKey { creator: Creator::Initiator, name: "a".into() };
+    let mut s = accepted(start);
+    let wish = |s: &mut Session, now, senders| {
+        let mut j = Jingle::new(Action::ContentModify, Sid("s".into()));
+        j.contents = vec![Content { senders: Some(senders), ..a.element() }];
+        assert_eq!(ask(s, now, j).0, None);
+    };
+    // Nothing of ours is in flight any more, so that no tie hides the counter.
+    let flown = |s: &mut Session| {
+        while let Some(sent) = s.poll_transmit() {
+            s.handle_input(start, SessionInput::Result { id: sent.id });
+        }
+    };
+    wish(&mut s, start, Senders::Initiator);
+    s.content_modify(start, &a, Senders::Both).unwrap();
+    // Our own change of mind is no answer to the peer.
+    s.content_modify(start, &a, Senders::None).unwrap();
+    flown(&mut s);
+    wish(&mut s, start, Senders::Initiator);
+    assert_eq!(s.content_modify(start, &a, Senders::Both), Err(Misuse::Countered));
+    assert_eq!(s.content(&a).unwrap().senders, Senders::Initiator);
+    let later = start + Duration::from_secs(11);
+    s.content_modify(later, &a, Senders::Both).unwrap();
+    s.content_modify(later, &a, Senders::None).unwrap();
 }
 
 #[test]
@@ -590,6 +625,7 @@ fn crossed_changes_inside_a_session_end_the_same_on_both_sides_in_both_orders() 
         assert_eq!(r.content(&a).unwrap().senders, Senders::Initiator);
         // One counter at most (J166-37).
         assert_eq!(r.content_modify(now, &a, Senders::Both), Err(Misuse::Countered));
+        r.content_modify(now + Duration::from_secs(11), &a, Senders::Both).unwrap();
     }
 }
 

@@ -162,7 +162,8 @@ fn content() -> impl Strategy<Value = Content> {
 }
 
 fn jingle() -> impl Strategy<Value = Jingle> {
-    let reason = (select(ReasonCondition::ALL), text(), option::of(text())).prop_map(|(condition, sid, text)| Reason {
+    // White space round an NMTOKEN does not count.
+    let reason = (select(ReasonCondition::ALL), "[!-~]{1,12}", option::of(text())).prop_map(|(condition, sid, text)| Reason {
         condition,
         alternative: (condition == ReasonCondition::AlternativeSession).then_some(Sid(sid)),
         text,
@@ -172,12 +173,6 @@ fn jingle() -> impl Strategy<Value = Jingle> {
         .prop_map(|(semantics, names)| Group { semantics: semantics.to_owned(), names });
     (select(Action::ALL), text(), vec(content(), 1..3), option::of(group), option::of(reason)).prop_map(
         |(action, sid, mut contents, group, reason)| {
-            // It leaves `senders` out wherever it is the default, and so breaks J166-35 in a content-modify.
-            if action == Action::ContentModify {
-                for content in contents.iter_mut().filter(|c| c.senders == Some(Senders::Both)) {
-                    content.senders = Some(Senders::None);
-                }
-            }
             if action == Action::SessionInitiate {
                 contents[0].disposition = Disposition::Session;
             }

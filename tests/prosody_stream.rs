@@ -5,6 +5,7 @@
 #[path = "common/prosody.rs"]
 mod prosody;
 
+use offhook::config::Secret;
 use offhook::fault::StreamCondition;
 use offhook::wire::jid::Jid;
 use offhook::wire::roster::Roster;
@@ -14,7 +15,7 @@ use offhook::xmpp::presence::Contacts;
 use offhook::xmpp::requests::IqTracker;
 use offhook::xmpp::services::ServiceFinder;
 use offhook::xmpp::stream::{
-    Secret, Stream, StreamConfig, StreamEvent, StreamFault, StreamInput, StreamTransmit, TlsPolicy,
+    Stream, StreamConfig, StreamEvent, StreamFault, StreamInput, StreamTransmit, TlsPolicy,
 };
 use prosody::coturn::wanted;
 use prosody::{Lab, PASSWORD};

@@ -6,6 +6,7 @@ use crate::wire::candidate::{Fingerprint, IceTransport, Transport};
 use crate::wire::description::Description;
 use crate::wire::jingle::{self as element, Creator, Disposition, Group, Senders};
 use crate::wire::ns;
+use std::time::{Duration, Instant};
 
 /// What names a content inside a session: who generated it and how (J166-50).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -173,16 +174,65 @@ pub(crate) enum Replace {
     Theirs(Box<Transport>),
 }
 
+/// How long after the last word a change of direction belongs to the same exchange. Two programs that counter by
+/// themselves do so within a round trip; a person changes their mind later.
+const EXCHANGE: Duration = Duration::from_secs(10);
+
 /// At most one counter to the peer's content-modify, so that two stubborn sides come to rest (J166-37).
+///
+/// ```text
+/// Idle ─peer─▶ Theirs ─we─▶ Countered ─peer─▶ Insisted: we are silent
+///   ◀────────────── EXCHANGE after the last word ─────────────┘
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Counter {
     /// Free to modify.
     #[default]
     Idle,
     /// The peer modified.
-    Theirs,
+    Theirs {
+        /// The exchange is over then.
+        until: Instant,
+    },
     /// We countered; the peer's next word stands.
-    Countered,
+    Countered {
+        /// The exchange is over then.
+        until: Instant,
+    },
+    /// The peer had the last word, or won the tie.
+    Insisted {
+        /// The exchange is over then.
+        until: Instant,
+    },
+}
+
+impl Counter {
+    /// `Idle` once the exchange is over.
+    fn at(self, now: Instant) -> Self {
+        match self {
+            Self::Idle => Self::Idle,
+            Self::Theirs { until } | Self::Countered { until } | Self::Insisted { until } if until <= now => Self::Idle,
+            Self::Theirs { .. } | Self::Countered { .. } | Self::Insisted { .. } => self,
+        }
+    }
+
+    /// After our content-modify; `None` if the peer's word stands.
+    pub(crate) fn ours(self, now: Instant) -> Option<Self> {
+        match self.at(now) {
+            Self::Idle => Some(Self::Idle),
+            Self::Theirs { .. } | Self::Countered { .. } => Some(Self::Countered { until: now + EXCHANGE }),
+            Self::Insisted { .. } => None,
+        }
+    }
+
+    /// After the peer's content-modify; `won` if ours crossed it and lost.
+    pub(crate) fn theirs(self, now: Instant, won: bool) -> Self {
+        let until = now + EXCHANGE;
+        match self.at(now) {
+            Self::Idle | Self::Theirs { .. } if !won => Self::Theirs { until },
+            Self::Idle | Self::Theirs { .. } | Self::Countered { .. } | Self::Insisted { .. } => Self::Insisted { until },
+        }
+    }
 }
 
 /// One content of a session, as this side knows it (J166-34).

@@ -4,7 +4,7 @@
 use crate::fault::{Incompatible, PeerFault, ReasonCondition, answer};
 use crate::jingle::actions::{Verdict, verdict};
 use crate::jingle::content::{
-    Absorbed, Content, ContentKey, Counter, Quiet, Replace, Stage, answer_groups, application, carrier, ice_of, kept,
+    Absorbed, Content, ContentKey, Quiet, Replace, Stage, answer_groups, application, carrier, ice_of, kept,
     restrict, tagged,
 };
 use crate::jingle::offer::{NAME_BYTES, Protection, protection};
@@ -45,7 +45,7 @@ impl Session {
             Action::ContentAdd => self.on_content_add(now, id, jingle),
             Action::ContentAccept => self.on_content_accept(now, id, jingle),
             Action::ContentReject => self.on_content_reject(id, jingle),
-            Action::ContentModify => self.on_content_modify(id, &jingle),
+            Action::ContentModify => self.on_content_modify(now, id, &jingle),
             Action::ContentRemove => self.on_content_remove(id, jingle),
             Action::DescriptionInfo => self.on_description_info(id, jingle),
             Action::TransportInfo => self.on_transport_info(now, id, jingle),
@@ -354,23 +354,17 @@ impl Session {
         }
     }
 
-    fn on_content_modify(&mut self, id: &str, jingle: &Jingle) -> Handled {
+    fn on_content_modify(&mut self, now: Instant, id: &str, jingle: &Jingle) -> Handled {
         let keys = self.resolve_all(&jingle.contents)?;
-        // J166-35.
-        let wished: Vec<Senders> =
-            jingle.contents.iter().map(|c| c.senders.ok_or(PeerFault::BadRequest)).collect::<Result<_, _>>()?;
         let dropped = self.break_tie(|ours| matches!(ours, Flown::ContentModify(key, _) if keys.contains(key)))?;
         // J166-36: a result, never content-accept.
         self.ack(id);
-        for (content, senders) in keys.into_iter().zip(wished) {
+        for (content, named) in keys.into_iter().zip(&jingle.contents) {
+            // J166-35 asks for the attribute; peers leave it out where it is the default (J166-53).
+            let senders = named.senders.unwrap_or(Senders::Both);
             if let Some(known) = self.alive()?.contents.iter_mut().find(|c| c.key == content) {
                 known.senders = senders;
-                known.counter = match known.counter {
-                    // Our own wish lost the tie, or the peer insists: its word stands (J166-37).
-                    Counter::Countered => Counter::Countered,
-                    Counter::Idle | Counter::Theirs if dropped.is_empty() => Counter::Theirs,
-                    Counter::Idle | Counter::Theirs => Counter::Countered,
-                };
+                known.counter = known.counter.theirs(now, !dropped.is_empty());
             }
             self.emit(SessionEvent::ContentModified { content, senders });
         }

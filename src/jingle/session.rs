@@ -3,7 +3,7 @@
 
 use crate::config::{JingleTimers, SessionLimits};
 use crate::fault::ReasonCondition;
-use crate::jingle::content::{Content, ContentKey, Counter, Quiet, Replace, Stage, answer_groups, kept};
+use crate::jingle::content::{Content, ContentKey, Quiet, Replace, Stage, answer_groups, kept};
 use crate::jingle::state::{Flight, Flown, Live, State, Step, check_answer, complete_offer};
 use crate::wire::candidate::{IceTransport, Transport};
 use crate::wire::description::{Description, Info};
@@ -389,14 +389,10 @@ impl Session {
     /// Changes the direction of a content.
     ///
     /// # Errors
-    /// [`Misuse::Ended`], [`Misuse::NoContent`]; [`Misuse::Countered`] for a second answer to the peer's wish (J166-37).
+    /// [`Misuse::Ended`], [`Misuse::NoContent`]; [`Misuse::Countered`] for a second answer to the peer's wish within seconds (J166-37).
     pub fn content_modify(&mut self, now: Instant, content: &ContentKey, senders: Senders) -> Result<(), Misuse> {
         let known = self.live_mut()?.own(content)?;
-        known.counter = match known.counter {
-            Counter::Idle => Counter::Idle,
-            Counter::Theirs => Counter::Countered,
-            Counter::Countered => return Err(Misuse::Countered),
-        };
+        known.counter = known.counter.ours(now).ok_or(Misuse::Countered)?;
         let before = std::mem::replace(&mut known.senders, senders);
         let mut jingle = Jingle::new(Action::ContentModify, self.parties.sid.clone());
         // J166-35.

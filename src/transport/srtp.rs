@@ -9,8 +9,7 @@ use std::ops::Range;
 
 use aws_lc_rs::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::cipher::{self, EncryptingKey, EncryptionContext, UnboundCipherKey};
-use aws_lc_rs::hmac;
-use subtle::ConstantTimeEq;
+use aws_lc_rs::{constant_time, hmac};
 
 use crate::wire::rtp::{RtpFault, RtpHeader};
 
@@ -608,7 +607,7 @@ fn rtp_tag(auth: &hmac::Key, packet: &[u8], index: u64) -> hmac::Tag {
 /// Compares as many bytes as `tag` has, in constant time.
 fn verify(expected: &hmac::Tag, tag: &[u8]) -> Result<(), SrtpFault> {
     let expected = expected.as_ref().get(..tag.len()).ok_or(SrtpFault::Forged)?;
-    if bool::from(expected.ct_eq(tag)) { Ok(()) } else { Err(SrtpFault::Forged) }
+    constant_time::verify_slices_are_equal(expected, tag).map_err(|_| SrtpFault::Forged)
 }
 
 /// RFC 3711 §4.1.1: (salt · 2^16) xor (SSRC · 2^64) xor (index · 2^16).

@@ -7,6 +7,7 @@
 //! ```
 
 use super::stream_io::{TlsInfo, TlsVersion};
+use crate::config::Secret;
 use aws_lc_rs::{constant_time, digest, hmac, pbkdf2};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -19,30 +20,6 @@ const ITERATIONS_MIN: u32 = 4096;
 const ITERATIONS_MAX: u32 = 1_000_000;
 /// The one binding type spoken here, RFC 9266.
 const EXPORTER: &str = "tls-exporter";
-
-/// A password. Wiped when dropped; `Debug` hides it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Zeroizing<String>);
-
-impl Secret {
-    /// Takes the clear text.
-    #[must_use]
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(Zeroizing::new(text.into()))
-    }
-
-    /// The clear text.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
 
 /// What the login may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -258,7 +235,7 @@ impl Sasl {
         }
         match choose(offer, tls, policy)? {
             Choice::Scram { name, hash, binding } => {
-                let prepared = stringprep::saslprep(password.expose()).map_err(|_| SaslFault::Unpreparable)?;
+                let prepared = stringprep::saslprep(password.reveal()).map_err(|_| SaslFault::Unpreparable)?;
                 let password = Secret::new(prepared.as_ref());
                 let user = user.replace('=', "=3D").replace(',', "=2C");
                 let first_bare = format!("n={user},r={nonce}");
@@ -268,7 +245,7 @@ impl Sasl {
             }
             // RFC 4616 §2.
             Choice::Plain => {
-                let data = format!("\0{user}\0{}", password.expose()).into_bytes();
+                let data = format!("\0{user}\0{}", password.reveal()).into_bytes();
                 Ok((Self(State::Plain), SaslStart { mechanism: "PLAIN", data }))
             }
         }
@@ -285,7 +262,7 @@ impl Sasl {
                 // RFC 5802 §3: c is the header with the binding data.
                 let bound = [binding.gs2_header().as_bytes(), binding.data()].concat();
                 let without_proof = format!("c={},r={}", BASE64.encode(bound), first.nonce);
-                let salted = hash.salted(password.expose(), &first.salt, first.iterations);
+                let salted = hash.salted(password.reveal(), &first.salt, first.iterations);
                 let client_key = hash.hmac(&salted, b"Client Key");
                 let server_key = hash.hmac(&salted, b"Server Key");
                 let message = format!("{first_bare},{},{without_proof}", first.text);

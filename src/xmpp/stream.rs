@@ -3,7 +3,7 @@
 
 use super::pipe::{Piece, Pipe, condition, stanza_text};
 use super::resume::{SmSession, TooHigh, Unacked};
-pub use super::sasl::{BindingPolicy, SaslFault, SaslPolicy, Secret};
+pub use super::sasl::{BindingPolicy, SaslFault, SaslPolicy};
 use super::sasl::{Sasl, SaslOffer};
 pub use super::stream_io::{
     SendError, StreamConfig, StreamEvent, StreamFault, StreamInput, StreamPhase, StreamTimer, StreamTransmit, TlsInfo,
@@ -896,7 +896,7 @@ mod tests {
     }
 
     fn config() -> StreamConfig {
-        StreamConfig::new(Jid::new(ROMEO).unwrap(), Secret::new("secret"))
+        StreamConfig::new(Jid::new(ROMEO).unwrap(), crate::config::Secret::new("secret"))
     }
 
     fn lab(config: StreamConfig) -> Lab {

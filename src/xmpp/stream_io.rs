@@ -1,7 +1,8 @@
 //! What a stream is told and what it tells: configuration, inputs, transmits, events, faults. Read RFC 6120 §4.9 and §6.5
 //! before touching this file.
 
-use super::sasl::{SaslFault, SaslPolicy, Secret};
+use super::sasl::{SaslFault, SaslPolicy};
+use crate::config::Secret;
 use crate::config::{StreamLimits, StreamTimers, XmlLimits};
 use crate::fault::Malformed;
 use crate::wire::jid::{FullJid, Jid};
