@@ -39,7 +39,7 @@ fn the_core_alone_brings_no_runtime_and_no_sockets() {
     for name in ["mio", "socket2", "tokio-rustls", "async-std", "smol", "rustls", "hickory-resolver", "clap"] {
         assert!(versions(&core, name).is_empty(), "{name} is in the core's tree");
     }
-    // The package of the G.722 codec wants tokio's macros (without runtime or sockets) for a part that nothing here
+    // The package of the G.722 codec wants tokio (its tasks and locks, no sockets) for a part that nothing here
     // uses; nobody else may bring it.
     let wants = tree(&["--no-default-features", "--edges", "normal", "--invert", "tokio"]);
     let names: Vec<&str> = wants.iter().filter_map(|package| package.split(' ').next()).collect();

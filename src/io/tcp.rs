@@ -68,10 +68,13 @@ pub enum ConnectError {
 
 /// The cause in words that a person knows.
 fn cause(why: &std::io::Error) -> String {
-    match why.kind() {
-        std::io::ErrorKind::ConnectionRefused => "the connection was refused, nobody listens there".to_owned(),
-        std::io::ErrorKind::TimedOut => format!("no answer within {} s", CONNECT_LIMIT.as_secs()),
-        _ => why.to_string(),
+    let kind = why.kind();
+    if kind == std::io::ErrorKind::ConnectionRefused {
+        "the connection was refused, nobody listens there".to_owned()
+    } else if kind == std::io::ErrorKind::TimedOut {
+        format!("no answer within {} s", CONNECT_LIMIT.as_secs())
+    } else {
+        why.to_string()
     }
 }
 
