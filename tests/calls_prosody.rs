@@ -375,8 +375,7 @@ fn a_call_is_declined_by_key_and_not_answered_in_time() {
     given_up.interrupt();
     given_up.finish().exits(130);
     answering.wait_for("ended");
-    answering.press('\u{3}');
-    answering.finish().exits(130);
+    answering.press_until_it_ends('\u{3}').exits(130);
 }
 
 #[test]

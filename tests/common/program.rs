@@ -215,6 +215,19 @@ impl Program {
         keys.flush().unwrap();
     }
 
+    /// Presses a key again and again, as a person does when the first one fell between two questions.
+    pub fn press_until_it_ends(mut self, key: char) -> Done {
+        let start = Instant::now();
+        while self.running.ended().is_none() && start.elapsed() < LIMIT {
+            // The terminal may be gone by now.
+            if let Some(keys) = &mut self.keys {
+                let _ = keys.write_all(key.to_string().as_bytes()).and_then(|()| keys.flush());
+            }
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        self.finish()
+    }
+
     /// Ctrl-C.
     pub fn interrupt(&self) {
         self.running.signal("INT");
