@@ -1,5 +1,5 @@
 //! The fuzz targets over their committed corpora and over mutations of them, the same ones in every run.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 // The same source is the library of the fuzz package, where its items are public.
 #[allow(unreachable_pub)]

@@ -429,6 +429,7 @@ impl Invites {
     /// One message with a JMI element.
     pub fn handle_input(&mut self, now: Instant, input: InviteInput) {
         let own = self.local.to_bare();
+        // XEP-0280 §11: "Any forwarded copies received by a Carbons-enabled client MUST be from that user's bare JID".
         if let Via::Carbon { outer } = &input.via
             && outer.as_ref().is_none_or(|outer| *outer != own)
         {

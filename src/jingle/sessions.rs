@@ -135,11 +135,6 @@ impl Sessions {
         self.local = local;
     }
 
-    /// Who may call from now on.
-    pub fn set_callers(&mut self, callers: Callers) {
-        self.callers = callers;
-    }
-
     /// Where session-initiates are redirected to from now on, if anywhere (J166-06).
     pub fn set_redirect(&mut self, redirect: Option<Jid>) {
         self.redirect = redirect;

@@ -1,11 +1,10 @@
-//! Roster, presence of contacts, directed presence, and which copies of messages to believe. Read RFC 6121 §2 to §4 and
-//! XEP-0280 §11 before touching this file.
+//! Roster, presence of contacts, directed presence. Read RFC 6121 §2 to §4 before touching this file.
 
 use crate::config::StreamLimits;
 use crate::wire::disco::Caps;
 use crate::wire::jid::{BareJid, FullJid, Jid};
 use crate::wire::roster::{Roster, RosterItem, Subscription};
-use crate::wire::stanza::{CarbonDirection, Iq, IqKind, IqPayload, Message, Presence, PresenceType, Show};
+use crate::wire::stanza::{Iq, IqKind, IqPayload, Presence, PresenceType, Show};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A resource that is there.
@@ -231,34 +230,6 @@ impl Contacts {
     }
 }
 
-/// What a message turned out to be.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Unwrapped {
-    /// No copy.
-    Direct(Box<Message>),
-    /// A copy that our server made: direction and the message copied.
-    Carbon(CarbonDirection, Box<Message>),
-    /// Somebody pretends to be our server (CVE-2017-5589, CVE-2019-16235, CVE-2020-26547): to be ignored as a whole.
-    Forged,
-}
-
-/// Takes the copy out of a carbon, if our own account sent it (XEP-0280 §11).
-#[must_use]
-pub fn unwrap_carbon(own: &BareJid, mut message: Message) -> Unwrapped {
-    let Some(carbon) = message.carbon.take() else { return Unwrapped::Direct(Box::new(message)) };
-    // XEP-0280 §11: "Any forwarded copies received by a Carbons-enabled client MUST be from that user's bare JID".
-    if message.from.is_some_and(|from| from != *own) {
-        return Unwrapped::Forged;
-    }
-    // The copy is of our account: we are its sender or its receiver.
-    let ours = |jid: Option<&Jid>| jid.is_none_or(|jid| jid.to_bare() == *own);
-    let right = match carbon.direction {
-        CarbonDirection::Sent => ours(carbon.message.from.as_ref()),
-        CarbonDirection::Received => ours(carbon.message.to.as_ref()),
-    };
-    if right { Unwrapped::Carbon(carbon.direction, Box::new(carbon.message)) } else { Unwrapped::Forged }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(
@@ -269,7 +240,6 @@ mod tests {
         clippy::wildcard_enum_match_arm
     )]
     use super::*;
-    use crate::wire::stanza::{Carbon, MessageType};
 
     fn jid(text: &str) -> Jid {
         Jid::new(text).unwrap()
@@ -379,34 +349,5 @@ mod tests {
         assert_eq!(c.resource(&FullJid::new("a@x/1").unwrap()).unwrap().priority, 7);
         c.session_began();
         assert_eq!((c.present_count, c.roster().count()), (0, 3));
-    }
-
-    #[test]
-    fn a_carbon_is_believed_only_from_our_own_bare_address() {
-        let own = bare("juliet@capulet.lit");
-        let carbon = |outer: Option<&str>, direction, from: &str, to: &str| {
-            let inner = Message { from: Some(jid(from)), ..Message::new(Some(jid(to)), MessageType::Chat) };
-            let carbon = Carbon { direction, message: inner, delay: None };
-            let outer = Message {
-                from: outer.map(jid),
-                carbon: Some(Box::new(carbon)),
-                ..Message::new(None, MessageType::Chat)
-            };
-            unwrap_carbon(&own, outer)
-        };
-        let (me, you) = ("juliet@capulet.lit/phone", "romeo@m/x");
-        for forger in ["romeo@m", "capulet.lit", "juliet@capulet.lit/balcony", "juliet@capulet.lit.evil"] {
-            assert_eq!(carbon(Some(forger), CarbonDirection::Received, you, me), Unwrapped::Forged);
-        }
-        let own = Some("juliet@capulet.lit");
-        assert!(matches!(
-            carbon(own, CarbonDirection::Received, you, me),
-            Unwrapped::Carbon(CarbonDirection::Received, _)
-        ));
-        assert!(matches!(carbon(own, CarbonDirection::Sent, me, you), Unwrapped::Carbon(CarbonDirection::Sent, _)));
-        assert_eq!(carbon(own, CarbonDirection::Sent, you, me), Unwrapped::Forged);
-        assert_eq!(carbon(own, CarbonDirection::Received, you, "mercutio@m"), Unwrapped::Forged);
-        let direct = Message::new(None, MessageType::Chat);
-        assert_eq!(unwrap_carbon(&bare("a@b"), direct.clone()), Unwrapped::Direct(Box::new(direct)));
     }
 }
