@@ -1,0 +1,936 @@
+//! Whole endpoints in one world in virtual time: a small XMPP server between them, and a datagram network with seeded
+//! loss, delay, duplicates and reordering. No sockets, no clock: the same seed gives the same call.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods
+)]
+
+use offhook::endpoint::event::{CallId, EndKind, Ended, Event, Input, Output};
+use offhook::endpoint::{Account, AddressPolicy, Endpoint, EndpointConfig, MediaConfig};
+use offhook::fault::ReasonCondition;
+use offhook::jingle::session::SessionContext;
+use offhook::jingle::sessions::Callers;
+use offhook::transport::dtls::Identity;
+use offhook::wire::framer::{Frame, Framer};
+use offhook::wire::jid::Jid;
+use offhook::xmpp::sasl::Secret;
+use offhook::xmpp::stream::{StreamConfig, TlsInfo, TlsVersion};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
+
+pub const ROMEO: &str = "romeo@montague.example/orchard";
+pub const JULIET: &str = "juliet@capulet.example/balcony";
+/// A second device of Juliet's.
+pub const CHAMBER: &str = "juliet@capulet.example/chamber";
+pub const FRAME: Duration = Duration::from_millis(20);
+const SAMPLES: usize = 960;
+const STANZAS: &str = "urn:ietf:params:xml:ns:xmpp-stanzas";
+
+/// One certificate for all tests of a binary.
+pub fn identity() -> Arc<Identity> {
+    static IDENTITY: OnceLock<Arc<Identity>> = OnceLock::new();
+    Arc::clone(IDENTITY.get_or_init(|| Arc::new(Identity::generate().unwrap())))
+}
+
+/// SplitMix64: enough for loss.
+#[derive(Debug, Clone)]
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit.max(1) as u64) as usize
+    }
+
+    pub fn chance(&mut self, probability: f64) -> bool {
+        probability > 0.0 && (self.next() >> 11) as f64 / ((1u64 << 53) as f64) < probability
+    }
+
+    pub fn seed(&mut self) -> [u8; 32] {
+        let mut out = [0; 32];
+        for chunk in out.chunks_mut(8) {
+            chunk.copy_from_slice(&self.next().to_le_bytes());
+        }
+        out
+    }
+}
+
+/// What a client does as soon as it is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    Accepts,
+    Rejects(ReasonCondition),
+    Waits,
+}
+
+/// What a call sounded like.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Heard {
+    /// Frames of 20 ms that held sound.
+    pub frames: usize,
+    /// When the first of them was pulled.
+    pub first: Option<Instant>,
+    /// Datagrams that the microphone caused.
+    pub sent: usize,
+    pub first_sent: Option<Instant>,
+    /// Datagrams caused by the microphone since the counter was last reset by a test.
+    pub recent: usize,
+}
+
+/// One endpoint with its shell.
+pub struct Client {
+    pub endpoint: Endpoint,
+    pub jid: String,
+    pub manner: Manner,
+    pub events: Vec<(Instant, Event)>,
+    pub sockets: BTreeMap<CallId, SocketAddr>,
+    /// Sockets that were asked for, ever.
+    pub opened: usize,
+    /// Datagrams sent, ever.
+    pub datagrams: usize,
+    pub heard: BTreeMap<CallId, Heard>,
+    /// Names that the endpoint asked for.
+    pub resolves: Vec<String>,
+    /// The server takes no connection.
+    pub unplugged: bool,
+    /// Sockets of calls are given by hand.
+    pub slow_sockets: bool,
+    /// Connections so far.
+    generation: u64,
+    next_port: u16,
+    timeout: Option<Instant>,
+}
+
+impl Client {
+    pub fn bare(&self) -> &str {
+        bare(&self.jid)
+    }
+
+    pub fn ended(&self, call: CallId) -> Option<&Ended> {
+        self.events.iter().find_map(|(_, e)| match e {
+            Event::Ended { call: id, how } if *id == call => Some(how.as_ref()),
+            _ => None,
+        })
+    }
+
+    pub fn end_kind(&self, call: CallId) -> Option<EndKind> {
+        self.ended(call).map(|e| e.kind)
+    }
+
+    pub fn ends(&self, call: CallId) -> usize {
+        self.events.iter().filter(|(_, e)| matches!(e, Event::Ended { call: id, .. } if *id == call)).count()
+    }
+
+    pub fn incoming(&self) -> Option<CallId> {
+        self.events.iter().rev().find_map(|(_, e)| match e {
+            Event::Incoming { call, .. } => Some(*call),
+            _ => None,
+        })
+    }
+
+    pub fn at(&self, test: impl Fn(&Event) -> bool) -> Option<Instant> {
+        self.events.iter().find(|(_, e)| test(e)).map(|(at, _)| *at)
+    }
+
+    pub fn count(&self, test: impl Fn(&Event) -> bool) -> usize {
+        self.events.iter().filter(|(_, e)| test(e)).count()
+    }
+
+    pub fn heard(&self, call: CallId) -> Heard {
+        self.heard.get(&call).copied().unwrap_or_default()
+    }
+}
+
+/// What the server knows of a resource.
+struct Resource {
+    jid: String,
+    framer: Framer,
+    up: bool,
+    authenticated: bool,
+    bound: bool,
+    available: Option<String>,
+    carbons: bool,
+    /// XEP-0198 is on.
+    sm: bool,
+    handled: u32,
+    sent: u32,
+    unacked: VecDeque<String>,
+}
+
+enum Thing {
+    ToServer(usize, u64, Vec<u8>),
+    ToClient(usize, u64, String),
+    Datagram(SocketAddr, SocketAddr, Vec<u8>),
+    Connected(usize, u64),
+    Sockets(usize, CallId),
+}
+
+/// A stanza that the server routed.
+#[derive(Debug, Clone)]
+pub struct Routed {
+    pub at: Instant,
+    pub from: String,
+    pub to: String,
+    pub text: String,
+}
+
+/// What the server does with a stanza between clients: nothing changed, or these instead.
+pub type Tamper = Box<dyn FnMut(&str, &str, &str) -> Option<Vec<String>>>;
+
+/// What a world is made of.
+pub struct Options {
+    pub seed: u64,
+    /// One way from client to client.
+    pub signalling_delay: Duration,
+    pub media_delay: Duration,
+    pub loss: f64,
+    pub duplicates: f64,
+    /// Datagrams that take up to this much longer.
+    pub jitter: Duration,
+    pub clients: Vec<&'static str>,
+    /// Everybody sees everybody's presence.
+    pub contacts: bool,
+    pub configure: fn(usize, &mut EndpointConfig),
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            signalling_delay: Duration::from_millis(25),
+            media_delay: Duration::from_millis(25),
+            loss: 0.0,
+            duplicates: 0.0,
+            jitter: Duration::ZERO,
+            clients: vec![ROMEO, JULIET],
+            contacts: true,
+            configure: |_, _| {},
+        }
+    }
+}
+
+pub struct World {
+    pub now: Instant,
+    pub start: Instant,
+    pub clients: Vec<Client>,
+    pub rng: Rng,
+    pub signalling_delay: Duration,
+    pub media_delay: Duration,
+    pub loss: f64,
+    pub duplicates: f64,
+    pub jitter: Duration,
+    /// Microphones and loudspeakers run.
+    pub audio: bool,
+    pub tamper: Option<Tamper>,
+    /// Stanzas between clients or from a client to somebody who is none.
+    pub routed: Vec<Routed>,
+    /// Keep `routed`; off in floods.
+    pub record: bool,
+    /// Datagrams on their way, while `capture` is on.
+    pub captured: Vec<(SocketAddr, SocketAddr, Vec<u8>)>,
+    pub capture: bool,
+    /// Datagrams to addresses that belong to nobody.
+    pub strays: Vec<(SocketAddr, SocketAddr, usize)>,
+    contacts: BTreeSet<(String, String)>,
+    resources: Vec<Resource>,
+    queue: BinaryHeap<Reverse<(Instant, u64)>>,
+    things: BTreeMap<u64, Thing>,
+    order: u64,
+    tick: Option<Instant>,
+    phase: f64,
+}
+
+pub fn bare(jid: &str) -> &str {
+    jid.split('/').next().unwrap()
+}
+
+/// Value of an attribute of the first tag.
+pub fn attr<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+    let tag = &xml[..xml.find('>')?];
+    let at = tag.find(&format!(" {name}="))? + name.len() + 2;
+    let quote = tag.as_bytes()[at] as char;
+    let rest = &tag[at + 1..];
+    Some(&rest[..rest.find(quote)?])
+}
+
+/// The same stanza with this sender.
+pub fn stamp(xml: &str, from: &str, to: &str) -> String {
+    let mut xml = xml.to_owned();
+    for (name, value) in [("from", from), ("to", to)] {
+        if let Some(old) = attr(&xml, name) {
+            let at = old.as_ptr() as usize - xml.as_ptr() as usize;
+            xml.replace_range(at..at + old.len(), value);
+        } else {
+            let at = xml.find([' ', '>', '/']).unwrap();
+            xml.insert_str(at, &format!(" {name}='{value}'"));
+        }
+    }
+    xml
+}
+
+/// What RFC 6121 §8.5 says for a resource that is not there.
+pub fn unavailable(xml: &str) -> Option<String> {
+    let (from, to, id) = (attr(xml, "from")?, attr(xml, "to")?, attr(xml, "id").unwrap_or(""));
+    if !xml.starts_with("<iq") || matches!(attr(xml, "type"), Some("result" | "error")) {
+        return None;
+    }
+    Some(format!(
+        "<iq from='{to}' to='{from}' id='{id}' type='error'><error type='cancel'><service-unavailable xmlns='{STANZAS}'/></error></iq>"
+    ))
+}
+
+impl World {
+    pub fn new(options: &Options) -> Self {
+        let now = Instant::now();
+        let mut rng = Rng(options.seed);
+        let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let mut clients = Vec::new();
+        let mut resources = Vec::new();
+        let mut contacts = BTreeSet::new();
+        for (index, jid) in options.clients.iter().enumerate() {
+            let mut stream = StreamConfig::new(Jid::new(jid).unwrap(), Secret::new("correct horse battery staple"));
+            stream.sasl.plain = true;
+            let xml = stream.xml;
+            let mut config = EndpointConfig {
+                account: Account::Client(Box::new(stream)),
+                context: SessionContext::default(),
+                callers: Callers::Contacts,
+                address_policy: AddressPolicy::Accept,
+                media: MediaConfig::default(),
+                show_signalling: false,
+            };
+            (options.configure)(index, &mut config);
+            clients.push(Client {
+                endpoint: Endpoint::new(now, wall, rng.seed(), identity(), config),
+                jid: (*jid).to_owned(),
+                manner: Manner::Accepts,
+                events: Vec::new(),
+                sockets: BTreeMap::new(),
+                opened: 0,
+                datagrams: 0,
+                heard: BTreeMap::new(),
+                resolves: Vec::new(),
+                unplugged: false,
+                slow_sockets: false,
+                generation: 0,
+                next_port: 5000,
+                timeout: None,
+            });
+            resources.push(Resource {
+                jid: (*jid).to_owned(),
+                framer: Framer::new(&xml),
+                up: false,
+                authenticated: false,
+                bound: false,
+                available: None,
+                carbons: false,
+                sm: false,
+                handled: 0,
+                sent: 0,
+                unacked: VecDeque::new(),
+            });
+            for other in options.clients.iter().filter(|o| options.contacts && bare(o) != bare(jid)) {
+                contacts.insert((bare(jid).to_owned(), bare(other).to_owned()));
+            }
+        }
+        let mut world = Self {
+            now,
+            start: now,
+            clients,
+            rng,
+            signalling_delay: options.signalling_delay,
+            media_delay: options.media_delay,
+            loss: options.loss,
+            duplicates: options.duplicates,
+            jitter: options.jitter,
+            audio: true,
+            tamper: None,
+            routed: Vec::new(),
+            record: true,
+            captured: Vec::new(),
+            capture: false,
+            strays: Vec::new(),
+            contacts,
+            resources,
+            queue: BinaryHeap::new(),
+            things: BTreeMap::new(),
+            order: 0,
+            tick: None,
+            phase: 0.0,
+        };
+        for index in 0..world.clients.len() {
+            world.drain(index);
+        }
+        // Sign in, and let roster and presence settle.
+        world.run_for(Duration::from_secs(1) + world.signalling_delay * 8);
+        for client in &world.clients {
+            assert!(client.at(|e| matches!(e, Event::Online { .. })).is_some(), "{} is offline", client.jid);
+        }
+        world.routed.clear();
+        world
+    }
+
+    /// Nobody delays anything.
+    pub fn quick(seed: u64) -> Self {
+        Self::new(&Options { seed, ..Options::default() })
+    }
+
+    fn push(&mut self, at: Instant, thing: Thing) {
+        self.order += 1;
+        self.queue.push(Reverse((at, self.order)));
+        self.things.insert(self.order, thing);
+    }
+
+    // Applications
+
+    /// Calls somebody.
+    pub fn call(&mut self, from: usize, to: &str) -> CallId {
+        let id = self.clients[from].endpoint.call(self.now, &Jid::new(to).unwrap()).unwrap();
+        self.drain(from);
+        id
+    }
+
+    /// A verb, and what comes of it.
+    pub fn act<R>(&mut self, client: usize, verb: impl FnOnce(&mut Endpoint, Instant) -> R) -> R {
+        let result = verb(&mut self.clients[client].endpoint, self.now);
+        self.drain(client);
+        result
+    }
+
+    /// A call that stands: caller's and callee's name of it.
+    pub fn connected_call(&mut self, from: usize, to: usize) -> (CallId, CallId) {
+        let name = self.clients[to].jid.clone();
+        let caller = self.call(from, &name);
+        self.run_while(Duration::from_secs(20), |w| {
+            let there = |c: &Client| c.at(|e| matches!(e, Event::Connected { .. })).is_some();
+            !(there(&w.clients[from]) && there(&w.clients[to]))
+        });
+        let callee = self.clients[to].incoming().expect("the call came in");
+        (caller, callee)
+    }
+
+    // Network
+
+    /// Puts a datagram into the network that no endpoint sent.
+    pub fn inject(&mut self, source: SocketAddr, destination: SocketAddr, contents: Vec<u8>) {
+        let at = self.now + self.media_delay;
+        self.push(at, Thing::Datagram(source, destination, contents));
+    }
+
+    fn transmit(&mut self, client: usize, source: SocketAddr, destination: SocketAddr, contents: Vec<u8>) {
+        self.clients[client].datagrams += 1;
+        if self.capture {
+            self.captured.push((source, destination, contents.clone()));
+        }
+        if self.rng.chance(self.loss) {
+            return;
+        }
+        let copies = if self.rng.chance(self.duplicates) { 2 } else { 1 };
+        for _ in 0..copies {
+            let extra = match u64::try_from(self.jitter.as_micros()).unwrap() {
+                0 => Duration::ZERO,
+                most => Duration::from_micros(self.rng.next() % most),
+            };
+            let at = self.now + self.media_delay + extra;
+            self.push(at, Thing::Datagram(source, destination, contents.clone()));
+        }
+    }
+
+    /// The connection between a client and its server breaks; what is on it is lost.
+    pub fn cut(&mut self, client: usize) {
+        self.clients[client].generation += 1;
+        self.resources[client].up = false;
+        self.clients[client].endpoint.handle_input(self.now, Input::Closed("cut".to_owned()));
+        self.drain(client);
+    }
+
+    /// The server forgets the resource, so that it cannot be resumed.
+    pub fn forget(&mut self, client: usize) {
+        let resource = &mut self.resources[client];
+        resource.sm = false;
+        resource.unacked.clear();
+        self.gone(client);
+    }
+
+    fn gone(&mut self, client: usize) {
+        let jid = self.resources[client].jid.clone();
+        if self.resources[client].available.take().is_some() {
+            self.broadcast(client, &format!("<presence from='{jid}' type='unavailable'/>"));
+        }
+    }
+
+    /// Gives a stanza to a client as if its server had routed it; `xml` has its `from`.
+    pub fn deliver(&mut self, client: usize, xml: &str) {
+        let resource = &mut self.resources[client];
+        if resource.sm {
+            resource.sent = resource.sent.wrapping_add(1);
+            resource.unacked.push_back(xml.to_owned());
+        }
+        if resource.up && resource.bound {
+            let mut text = xml.to_owned();
+            if resource.sm && resource.unacked.len() % 64 == 63 {
+                text.push_str("<r xmlns='urn:xmpp:sm:3'/>");
+            }
+            let at = self.now + self.signalling_delay / 2;
+            let generation = self.clients[client].generation;
+            self.push(at, Thing::ToClient(client, generation, text));
+        }
+    }
+
+    /// A stanza of somebody who is no client here, to a client; what comes back is in `routed`.
+    pub fn stranger(&mut self, client: usize, from: &str, xml: &str) {
+        let to = self.clients[client].jid.clone();
+        let xml = stamp(xml, from, &to);
+        self.deliver(client, &xml);
+    }
+
+    fn find(&self, jid: &str) -> Option<usize> {
+        self.resources.iter().position(|r| r.jid == jid && r.available.is_some())
+    }
+
+    fn of(&self, account: &str) -> Vec<usize> {
+        (0..self.resources.len())
+            .filter(|i| bare(&self.resources[*i].jid) == account && self.resources[*i].available.is_some())
+            .collect()
+    }
+
+    fn broadcast(&mut self, client: usize, xml: &str) {
+        let own = bare(&self.resources[client].jid).to_owned();
+        let jids: Vec<usize> = (0..self.resources.len())
+            .filter(|i| {
+                let other = bare(&self.resources[*i].jid);
+                *i != client
+                    && self.resources[*i].available.is_some()
+                    && (other == own || self.contacts.contains(&(own.clone(), other.to_owned())))
+            })
+            .collect();
+        for other in jids {
+            let to = self.resources[other].jid.clone();
+            let xml = stamp(xml, &self.resources[client].jid, &to);
+            self.deliver(other, &xml);
+        }
+    }
+
+    // Server
+
+    fn reply(&mut self, client: usize, xml: String) {
+        let delay = if self.resources[client].bound { self.signalling_delay / 2 } else { Duration::ZERO };
+        let generation = self.clients[client].generation;
+        self.push(self.now + delay, Thing::ToClient(client, generation, xml));
+    }
+
+    fn server(&mut self, client: usize, bytes: &[u8]) {
+        self.resources[client].framer.push(bytes);
+        loop {
+            let resource = &mut self.resources[client];
+            let element = match resource.framer.next().expect("well-formed") {
+                None => return,
+                Some(Frame::Open(_)) => {
+                    let header = "<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
+                        xmlns:stream='http://etherx.jabber.org/streams' id='x' version='1.0'><stream:features>";
+                    let inside = if resource.authenticated {
+                        "<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/><sm xmlns='urn:xmpp:sm:3'/>"
+                    } else {
+                        "<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>PLAIN</mechanism></mechanisms>"
+                    };
+                    self.reply(client, format!("{header}{inside}</stream:features>"));
+                    continue;
+                }
+                Some(Frame::Close) => {
+                    resource.sm = false;
+                    self.gone(client);
+                    self.reply(client, "</stream:stream>".to_owned());
+                    return;
+                }
+                Some(Frame::Element(text)) => text.to_owned(),
+            };
+            self.element(client, &element);
+        }
+    }
+
+    fn element(&mut self, client: usize, xml: &str) {
+        let name = &xml[1..xml.find([' ', '>', '/']).unwrap()];
+        match name {
+            "auth" => {
+                self.resources[client].authenticated = true;
+                self.resources[client].framer.restart();
+                self.reply(client, "<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>".to_owned());
+            }
+            "enable" => {
+                let resource = &mut self.resources[client];
+                (resource.sm, resource.handled, resource.sent) = (true, 0, 0);
+                resource.unacked.clear();
+                self.reply(client, "<enabled xmlns='urn:xmpp:sm:3' id='sm' resume='true'/>".to_owned());
+            }
+            "resume" => self.resume(client, attr(xml, "h").unwrap().parse().unwrap()),
+            "r" => {
+                let h = self.resources[client].handled;
+                self.reply(client, format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>"));
+            }
+            "a" => {
+                let h: u32 = attr(xml, "h").unwrap().parse().unwrap();
+                self.acked(client, h);
+            }
+            "iq" | "message" | "presence" => {
+                let resource = &mut self.resources[client];
+                resource.handled = resource.handled.wrapping_add(1);
+                self.stanza(client, xml);
+            }
+            _ => {}
+        }
+    }
+
+    fn acked(&mut self, client: usize, h: u32) {
+        let resource = &mut self.resources[client];
+        while resource.sent.wrapping_sub(u32::try_from(resource.unacked.len()).unwrap()) != h {
+            assert!(resource.unacked.pop_front().is_some(), "acknowledged more than was sent");
+        }
+    }
+
+    fn resume(&mut self, client: usize, h: u32) {
+        if !self.resources[client].sm {
+            let failed = "<failed xmlns='urn:xmpp:sm:3'><item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></failed>";
+            return self.reply(client, failed.to_owned());
+        }
+        self.acked(client, h);
+        let handled = self.resources[client].handled;
+        self.reply(client, format!("<resumed xmlns='urn:xmpp:sm:3' previd='sm' h='{handled}'/>"));
+        self.resources[client].bound = true;
+        for xml in self.resources[client].unacked.clone() {
+            self.reply(client, xml);
+        }
+    }
+
+    fn stanza(&mut self, client: usize, xml: &str) {
+        let from = self.resources[client].jid.clone();
+        let own = bare(&from).to_owned();
+        let to = attr(xml, "to").map(str::to_owned);
+        let kind = attr(xml, "type").unwrap_or("").to_owned();
+        let server = to.as_ref().is_none_or(|to| !to.contains('@') || *to == own);
+        if xml.starts_with("<iq") && server {
+            return self.service(client, xml, &kind);
+        }
+        if xml.starts_with("<presence") && to.is_none() {
+            if kind == "unavailable" {
+                return self.gone(client);
+            }
+            self.resources[client].available = Some(xml.to_owned());
+            self.broadcast(client, xml);
+            // Probes.
+            for other in 0..self.resources.len() {
+                let jid = self.resources[other].jid.clone();
+                let seen = bare(&jid) == own || self.contacts.contains(&(bare(&jid).to_owned(), own.clone()));
+                if let Some(presence) = self.resources[other].available.clone().filter(|_| other != client && seen) {
+                    let xml = stamp(&presence, &jid, &from);
+                    self.deliver(client, &xml);
+                }
+            }
+            return;
+        }
+        let to = to.unwrap_or_else(|| own.clone());
+        let xml = stamp(xml, &from, &to);
+        if self.record {
+            self.routed.push(Routed { at: self.now, from: from.clone(), to: to.clone(), text: xml.clone() });
+        }
+        let mut tamper = self.tamper.take();
+        let changed = tamper.as_mut().and_then(|t| t(&from, &to, &xml));
+        self.tamper = tamper;
+        for xml in changed.unwrap_or_else(|| vec![xml]) {
+            self.route(client, &from, &to, &xml);
+        }
+    }
+
+    /// RFC 6121 §8.5 and XEP-0280 §6 and §7.
+    pub fn route(&mut self, client: usize, from: &str, to: &str, xml: &str) {
+        let message = xml.starts_with("<message");
+        let receivers = if to.contains('/') { self.find(to).into_iter().collect() } else { self.of(to) };
+        if receivers.is_empty() {
+            // Somebody who is no client here answers by the test's own hand, or not at all.
+            let ours = self.resources.iter().any(|r| bare(&r.jid) == bare(to));
+            if ours && let Some(error) = unavailable(xml) {
+                self.deliver(client, &error);
+            } else if ours && message && attr(xml, "type") != Some("error") {
+                let id = attr(xml, "id").unwrap_or("").to_owned();
+                let error = format!(
+                    "<message from='{to}' to='{from}' id='{id}' type='error'><error type='cancel'><service-unavailable xmlns='{STANZAS}'/></error></message>"
+                );
+                self.deliver(client, &error);
+            }
+            return;
+        }
+        for receiver in &receivers {
+            self.deliver(*receiver, xml);
+        }
+        if !message {
+            return;
+        }
+        for (account, direction) in [(bare(from), "sent"), (bare(to), "received")] {
+            for other in self.of(account) {
+                let involved = receivers.contains(&other) || self.resources[other].jid == from;
+                if self.resources[other].carbons && !involved {
+                    let full = self.resources[other].jid.clone();
+                    let inner = xml.replacen("<message", "<message xmlns='jabber:client'", 1);
+                    let carbon = format!(
+                        "<message from='{account}' to='{full}' type='chat'><{direction} xmlns='urn:xmpp:carbons:2'>\
+                         <forwarded xmlns='urn:xmpp:forward:0'>{inner}</forwarded></{direction}></message>"
+                    );
+                    self.deliver(other, &carbon);
+                }
+            }
+        }
+    }
+
+    fn service(&mut self, client: usize, xml: &str, kind: &str) {
+        if !matches!(kind, "get" | "set") {
+            return;
+        }
+        let jid = self.resources[client].jid.clone();
+        let id = attr(xml, "id").unwrap().to_owned();
+        let result = |inside: &str| format!("<iq type='result' id='{id}' to='{jid}'>{inside}</iq>");
+        if xml.contains("urn:ietf:params:xml:ns:xmpp-bind") {
+            let bound = result(&format!("<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><jid>{jid}</jid></bind>"));
+            self.reply(client, bound);
+            self.resources[client].bound = true;
+            return;
+        }
+        let answer = if xml.contains("jabber:iq:roster") {
+            let own = bare(&jid).to_owned();
+            let items: String = self
+                .contacts
+                .iter()
+                .filter(|(who, _)| *who == own)
+                .map(|(_, other)| format!("<item jid='{other}' subscription='both'/>"))
+                .collect();
+            result(&format!("<query xmlns='jabber:iq:roster'>{items}</query>"))
+        } else if xml.contains("urn:xmpp:carbons:2") {
+            self.resources[client].carbons = true;
+            result("")
+        } else if xml.contains("http://jabber.org/protocol/disco#info") {
+            result("<query xmlns='http://jabber.org/protocol/disco#info'><identity category='server' type='im'/></query>")
+        } else if xml.contains("urn:xmpp:ping") {
+            result("")
+        } else {
+            format!(
+                "<iq type='error' id='{id}' to='{jid}'><error type='cancel'><service-unavailable xmlns='{STANZAS}'/></error></iq>"
+            )
+        };
+        self.deliver(client, &answer);
+    }
+
+    // Time
+
+    /// Everything an endpoint wants.
+    pub fn drain(&mut self, index: usize) {
+        loop {
+            let now = self.now;
+            let output = self.clients[index].endpoint.poll_output();
+            match output {
+                Output::Connect => {
+                    self.clients[index].generation += 1;
+                    let generation = self.clients[index].generation;
+                    self.push(now, Thing::Connected(index, generation));
+                }
+                Output::Bytes(bytes) => {
+                    let generation = self.clients[index].generation;
+                    let delay = if self.resources[index].bound { self.signalling_delay / 2 } else { Duration::ZERO };
+                    self.push(now + delay, Thing::ToServer(index, generation, bytes));
+                }
+                Output::StartTls => panic!("TLS runs already"),
+                Output::Close => {
+                    self.clients[index].generation += 1;
+                    self.resources[index].up = false;
+                }
+                Output::Transmit(t) => self.transmit(index, t.local, t.destination, t.contents),
+                Output::OpenSockets { call, .. } => {
+                    self.clients[index].opened += 1;
+                    if !self.clients[index].slow_sockets {
+                        self.push(now, Thing::Sockets(index, call));
+                    }
+                }
+                Output::CloseSockets(call) => drop(self.clients[index].sockets.remove(&call)),
+                Output::Resolve(name) => self.clients[index].resolves.push(name),
+                Output::Event(event) => {
+                    let manner = self.clients[index].manner;
+                    if let Event::Incoming { call, .. } = &event {
+                        let endpoint = &mut self.clients[index].endpoint;
+                        match manner {
+                            Manner::Accepts => drop(endpoint.accept(now, *call)),
+                            Manner::Rejects(reason) => drop(endpoint.reject(now, *call, reason)),
+                            Manner::Waits => {}
+                        }
+                    }
+                    self.clients[index].events.push((now, event));
+                }
+                Output::Timeout(at) => {
+                    self.clients[index].timeout = at;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn connected(&mut self, index: usize, generation: u64) {
+        if self.clients[index].generation != generation {
+            return;
+        }
+        if self.clients[index].unplugged {
+            self.clients[index].endpoint.handle_input(self.now, Input::Closed("connection refused".to_owned()));
+            return self.drain(index);
+        }
+        let resource = &mut self.resources[index];
+        (resource.up, resource.authenticated, resource.bound) = (true, false, false);
+        resource.framer.restart();
+        let tls = Some(TlsInfo { version: TlsVersion::Tls13, exporter: None });
+        self.clients[index].endpoint.handle_input(self.now, Input::Connected { tls, loopback: false });
+        self.drain(index);
+    }
+
+    /// Binds a socket for a call.
+    pub fn bind(&mut self, index: usize, call: CallId) {
+        let client = &mut self.clients[index];
+        client.next_port = client.next_port.wrapping_add(1).max(1024);
+        let addr = SocketAddr::from(([192, 0, 2, 1 + index as u8], client.next_port));
+        client.sockets.insert(call, addr);
+        client.endpoint.handle_input(self.now, Input::Sockets { call, bound: vec![addr] });
+        self.drain(index);
+    }
+
+    fn happen(&mut self, thing: Thing) {
+        let now = self.now;
+        match thing {
+            Thing::ToServer(client, generation, bytes) => {
+                if self.clients[client].generation == generation {
+                    self.server(client, &bytes);
+                }
+            }
+            Thing::ToClient(client, generation, text) => {
+                if self.clients[client].generation == generation {
+                    self.clients[client].endpoint.handle_input(now, Input::Bytes(text.as_bytes()));
+                    self.drain(client);
+                }
+            }
+            Thing::Datagram(source, local, mut bytes) => {
+                let owner = self.clients.iter().position(|c| c.sockets.values().any(|s| *s == local));
+                match owner {
+                    Some(client) => {
+                        let bytes = &mut bytes;
+                        self.clients[client].endpoint.handle_input(now, Input::Datagram { local, source, bytes });
+                        self.drain(client);
+                    }
+                    None => self.strays.push((source, local, bytes.len())),
+                }
+            }
+            Thing::Connected(client, generation) => self.connected(client, generation),
+            Thing::Sockets(client, call) => self.bind(client, call),
+        }
+    }
+
+    /// 20 ms of every microphone and loudspeaker.
+    fn sound(&mut self) {
+        let now = self.now;
+        self.phase += 1.0;
+        for index in 0..self.clients.len() {
+            let ids: Vec<CallId> = self.clients[index].endpoint.calls().collect();
+            // 350 Hz here, 440 Hz there, at a third of full scale.
+            let hz = 350.0 + 90.0 * index as f64;
+            let start = self.phase * SAMPLES as f64;
+            let pcm: Vec<i16> = (0..SAMPLES)
+                .map(|i| ((start + i as f64) * hz * std::f64::consts::TAU / 48_000.0).sin() * 10_000.0)
+                .map(|v| v as i16)
+                .collect();
+            for id in ids {
+                let mut out = Vec::new();
+                let mut ear = [0; SAMPLES];
+                let client = &mut self.clients[index];
+                client.endpoint.push_audio(now, id, &pcm, &mut |route, bytes| {
+                    out.push((route.local, route.destination, bytes.to_vec()));
+                });
+                client.endpoint.pull_audio(now, id, &mut ear);
+                let heard = client.heard.entry(id).or_default();
+                heard.sent += out.len();
+                heard.recent += out.len();
+                if !out.is_empty() {
+                    heard.first_sent.get_or_insert(now);
+                }
+                if ear.iter().any(|s| s.unsigned_abs() > 1_000) {
+                    heard.frames += 1;
+                    heard.first.get_or_insert(now);
+                }
+                for (local, destination, bytes) in out {
+                    self.transmit(index, local, destination, bytes);
+                }
+            }
+            self.drain(index);
+        }
+    }
+
+    /// Does what is due next, not after `end`; false: nothing is.
+    fn step(&mut self, end: Instant) -> bool {
+        if self.audio && self.tick.is_none() && self.clients.iter().any(|c| c.endpoint.calls().next().is_some()) {
+            self.tick = Some(self.now);
+        }
+        let arrival = self.queue.peek().map(|Reverse((at, _))| *at);
+        let wake = self.clients.iter().filter_map(|c| c.timeout).min();
+        let Some(next) = [arrival, wake, self.tick].into_iter().flatten().min().filter(|at| *at <= end) else {
+            return false;
+        };
+        self.now = self.now.max(next);
+        if arrival == Some(next) {
+            let Reverse((_, order)) = self.queue.pop().unwrap();
+            let thing = self.things.remove(&order).unwrap();
+            self.happen(thing);
+        } else if self.tick == Some(next) {
+            let calls = self.clients.iter().any(|c| c.endpoint.calls().next().is_some());
+            self.tick = (self.audio && calls).then(|| next + FRAME);
+            self.sound();
+        } else {
+            for index in 0..self.clients.len() {
+                if self.clients[index].timeout.is_some_and(|at| at <= self.now) {
+                    let now = self.now;
+                    self.clients[index].endpoint.handle_timeout(now);
+                    self.drain(index);
+                    let still = self.clients[index].timeout.is_some_and(|at| at <= now);
+                    assert!(!still, "a timer of {} does not move", self.clients[index].jid);
+                }
+            }
+        }
+        true
+    }
+
+    pub fn run_for(&mut self, time: Duration) {
+        self.run_while(time, |_| true);
+    }
+
+    /// At most `limit`, and only while `going` says so; true if it stopped going.
+    pub fn run_while(&mut self, limit: Duration, going: impl Fn(&Self) -> bool) -> bool {
+        let end = self.now + limit;
+        while going(self) {
+            if !self.step(end) {
+                self.now = end;
+                return !going(self);
+            }
+        }
+        true
+    }
+}
+
+/// `values` at `percent`, nearest rank.
+pub fn percentile(values: &mut [Duration], percent: usize) -> Duration {
+    values.sort();
+    values[(values.len() * percent).div_ceil(100).max(1) - 1]
+}
