@@ -76,6 +76,11 @@ pub struct Ice {
     /// The first path that answered a check of ours, RFC 8445 §7.2.5.3.2: usable before any is nominated.
     valid: Option<Path>,
     consent: Option<Consent>,
+    /// When the agent was last run, so that it can be run earlier than it asks for and still keep its pace.
+    last: Option<Instant>,
+    /// When it is to be run although it does not ask for it.
+    hurry: Option<Instant>,
+    pace: Duration,
     generation: u32,
     /// Hides the inputs of our foundations, RFC 8445 §5.1.1.3.
     salt: u64,
@@ -107,6 +112,9 @@ impl Ice {
             path: None,
             valid: None,
             consent: None,
+            last: None,
+            hurry: None,
+            pace: timers.pace,
             generation: 0,
             salt: rng.next_u64(),
         }
@@ -237,6 +245,11 @@ impl Ice {
             self.valid = Some(path);
         }
         self.observe_consent(now);
+        if self.path.is_none() {
+            // The agent looks at what a nomination means only when it is run, and asks for that at its next check: up to
+            // half a second after the peer's first.
+            self.hurry = Some(self.last.map_or(now, |last| now.max(last + self.pace)));
+        }
         true
     }
 
@@ -298,14 +311,16 @@ impl Ice {
 
     /// Time has come to `now`. Each call of the agent may send one check: never more often than `Ta` (RFC 8445 §14.2).
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.agent.poll_timeout().is_none_or(|due| now >= due) {
+        if self.hurry.is_some_and(|due| now >= due) || self.agent.poll_timeout().is_none_or(|due| now >= due) {
+            (self.hurry, self.last) = (None, Some(now));
             self.agent.handle_timeout(now);
         }
     }
 
     /// When `handle_timeout` is wanted.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
-        self.agent.poll_timeout()
+        let due = self.agent.poll_timeout()?;
+        Some(self.hurry.map_or(due, |hurry| hurry.min(due)))
     }
 
     /// The next STUN message; `local` may be a relayed address.
