@@ -6,8 +6,8 @@ mod world;
 
 use offhook::endpoint::event::{CallId, EndKind, Event, Party};
 use offhook::fault::ReasonCondition;
-use std::time::{Duration, Instant};
-use world::{JULIET, Manner, Options, ROMEO, Routed, World, attr, percentile};
+use std::time::Duration;
+use world::{JULIET, Manner, Options, ROMEO, World, attr, percentile};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -211,22 +211,6 @@ fn set_up(world: &mut World, to: &str) -> (Duration, Duration) {
     (end - began, end - accepted)
 }
 
-fn actions(routed: &[Routed]) -> Vec<(&'static str, String)> {
-    routed
-        .iter()
-        .filter_map(|r| {
-            let who = if r.from == ROMEO { "romeo" } else { "juliet" };
-            let at = r.text.find("action='").map(|at| at + 8);
-            let jmi = ["propose", "ringing", "proceed"].into_iter().find(|n| r.text.contains(&format!("<{n} ")));
-            match (at, jmi) {
-                (Some(at), _) => Some((who, r.text[at..].split('\'').next().unwrap().to_owned())),
-                (None, Some(name)) => Some((who, name.to_owned())),
-                (None, None) => None,
-            }
-        })
-        .collect()
-}
-
 /// Signalling trips before media can begin, and media trips until both sides have keys: a delay on one carrier alone shows
 /// how often it was waited for.
 #[test]
@@ -274,8 +258,8 @@ fn set_up_takes_at_most_a_fifth_longer_than_its_floor() {
             let floor = one_way * trips + one_way * 8;
             let p50 = percentile(&mut times, 50);
             println!("{rtt_ms:>3}   {name}  {:>6}  {:>6}", p50.as_millis(), floor.as_millis());
-            // Pacing of checks and timers of DTLS: where the floor is nothing.
-            assert!(p50 <= floor.mul_f64(1.2) + Duration::from_millis(10), "{p50:?}");
+            // Three checks at ICE's pace of 5 ms: all that is left where the floor is nothing.
+            assert!(p50 <= floor.mul_f64(1.2) + Duration::from_millis(15), "{p50:?}");
         }
     }
 }
@@ -297,18 +281,222 @@ fn five_percent_loss_costs_few_calls_much() {
         assert!(p95 <= limit, "{p95} ms");
     }
 }
+
+// Security
+
+/// The server puts another fingerprint into what `from` sends.
+fn rewrite(from: &'static str) -> world::Tamper {
+    Box::new(move |sender, _, xml| {
+        let at = xml.find("</fingerprint>").filter(|_| sender == from)?;
+        let mut xml = xml.to_owned();
+        let last = if &xml[at - 1..at] == "0" { "1" } else { "0" };
+        xml.replace_range(at - 1..at, last);
+        Some(vec![xml])
+    })
+}
+
+fn ends_unheard_for_security(world: &mut World) {
+    let call = world.call(0, JULIET);
+    world.run_for(40 * SECOND);
+    both_end(world, call, EndKind::Security, EndKind::Security);
+    let answered = world.clients[1].incoming().unwrap();
+    for (client, id) in [(0, call), (1, answered)] {
+        assert_eq!(world.clients[client].heard(id).frames, 0);
+        assert_eq!(world.clients[client].ended(id).unwrap().reason, Some(ReasonCondition::SecurityError));
+    }
+}
+
 #[test]
-fn zz_debug() {
-    let d = Duration::from_secs(1);
-    let mut world = World::new(&Options { signalling_delay: d, media_delay: Duration::ZERO, ..Options::default() });
-    world.audio = false;
-    world.capture = true;
-    world.trace = true;
-    let began = world.now;
-    set_up(&mut world, JULIET);
-    for (i, c) in world.clients.iter().enumerate() {
-        for (at, e) in &c.events {
-            if *at >= began { println!("{i} {:?} {:.60}", *at - began, format!("{e:?}")); }
+fn a_server_that_swaps_a_fingerprint_ends_the_call_before_any_sound() {
+    for from in [ROMEO, JULIET] {
+        let mut world = World::quick(10);
+        world.tamper = Some(rewrite(from));
+        ends_unheard_for_security(&mut world);
+    }
+}
+
+#[test]
+fn a_pinned_certificate_that_is_another_ends_the_call_before_any_sound() {
+    fn pin(who: usize, index: usize, config: &mut offhook::endpoint::EndpointConfig) {
+        config.media.require_fingerprint = (who == index).then(|| vec![9; 32]);
+    }
+    for configure in [|i, c: &mut _| pin(0, i, c), |i, c: &mut _| pin(1, i, c)] {
+        let mut world = World::new(&Options { configure, ..Options::default() });
+        ends_unheard_for_security(&mut world);
+        // The server adds the pinned fingerprint beside that of the certificate that is used.
+        let mut world = World::new(&Options { configure, ..Options::default() });
+        world.tamper = Some(Box::new(|_, _, xml| {
+            let at = xml.find("<fingerprint")?;
+            let pinned = vec!["09"; 32].join(":");
+            let mut xml = xml.to_owned();
+            let added = format!(
+                "<fingerprint xmlns='urn:xmpp:jingle:apps:dtls:0' hash='sha-256' setup='active'>{pinned}</fingerprint>"
+            );
+            xml.insert_str(at, &added);
+            Some(vec![xml])
+        }));
+        ends_unheard_for_security(&mut world);
+    }
+}
+
+// Peers that say little
+
+const PARIS: &str = "paris@verona.example/old";
+
+fn with_paris() -> World {
+    World::new(&Options { clients: vec![ROMEO], friends: vec!["paris@verona.example"], ..Options::default() })
+}
+
+fn fixture(name: &str) -> String {
+    std::fs::read_to_string(format!("{}/tests/fixtures/jingle/{name}.xml", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+/// Paris answers a call with a fixture.
+fn answered_with(world: &mut World, name: &str) -> CallId {
+    let call = world.call(0, PARIS);
+    world.run_for(SECOND);
+    let offer = world.answers(PARIS).into_iter().find(|x| x.contains("session-initiate")).unwrap();
+    let id = attr(&offer, "id").unwrap();
+    world.say(0, PARIS, &format!("<iq type='result' id='{id}'/>"));
+    let sid = offer.split(" sid='").nth(1).unwrap().split('\'').next().unwrap();
+    world.say(0, PARIS, &fixture(name).replace("f2a9c1d07e5b4c63", sid));
+    world.run_for(SECOND);
+    call
+}
+
+#[test]
+fn an_answer_without_mux_group_sources_and_clock_rates_is_taken() {
+    for name in ["answer-minimal"] {
+        let mut world = with_paris();
+        let call = answered_with(&mut world, name);
+        assert!(world.clients[0].at(|e| *e == Event::Accepted(call)).is_some(), "{:?}", world.clients[0].events);
+        assert_eq!(world.clients[0].end_kind(call), None);
+        // His candidate was asked, and nobody answered.
+        assert!(world.strays.iter().any(|(_, to, _)| to.port() == 40_000));
+        world.run_for(60 * SECOND);
+        assert_eq!(world.clients[0].end_kind(call), Some(EndKind::MediaFailed));
+        assert_eq!(world.clients[0].ends(call), 1);
+        let said = world.answers(PARIS);
+        assert!(said.iter().any(|x| x.contains("<connectivity-error/>")), "{said:?}");
+    }
+}
+
+#[test]
+fn an_answer_without_a_common_codec_ends_the_call() {
+    let mut world = with_paris();
+    let call = answered_with(&mut world, "answer-no-codec");
+    assert_eq!(world.clients[0].end_kind(call), Some(EndKind::Unavailable));
+    assert_eq!(world.clients[0].count(|e| *e == Event::Accepted(call)), 0);
+    assert!(world.strays.is_empty());
+}
+
+#[test]
+fn an_answer_without_fingerprint_ends_the_call_for_security() {
+    let mut world = with_paris();
+    let call = answered_with(&mut world, "answer-no-fingerprint");
+    assert_eq!(world.clients[0].end_kind(call), Some(EndKind::Security));
+    assert_eq!(world.clients[0].count(|e| *e == Event::Accepted(call)), 0);
+    assert!(world.strays.is_empty());
+}
+
+#[test]
+fn an_offer_with_sdes_alone_is_refused_and_never_rings() {
+    let mut world = with_paris();
+    world.say(0, PARIS, &fixture("offer-sdes-only"));
+    world.run_for(SECOND);
+    let said = world.answers(PARIS);
+    assert!(said.iter().any(|x| x.contains("session-terminate") && x.contains("<security-error/>")), "{said:?}");
+    assert_eq!(world.clients[0].incoming(), None);
+    assert_eq!(world.clients[0].opened, 0);
+}
+
+#[test]
+fn an_offer_without_a_common_codec_ends_with_failed_application() {
+    let mut world = with_paris();
+    world.say(0, PARIS, &fixture("offer-no-codec"));
+    world.run_for(SECOND);
+    let said = world.answers(PARIS);
+    assert!(said.iter().any(|x| x.contains("session-terminate") && x.contains("<failed-application/>")), "{said:?}");
+    assert!(world.strays.is_empty());
+    if let Some(call) = world.clients[0].incoming() {
+        assert_eq!(world.clients[0].end_kind(call), Some(EndKind::Unavailable));
+    }
+}
+
+// Signalling that breaks
+
+#[test]
+fn a_stream_lost_and_resumed_at_any_step_of_set_up_does_no_harm() {
+    for to in [JULIET, PERSON] {
+        for who in [0, 1] {
+            for step in 0..30 {
+                let mut world = World::quick(step);
+                world.audio = false;
+                let call = world.call(0, to);
+                world.run_for(Duration::from_millis(12) * u32::try_from(step).unwrap());
+                world.cut(who);
+                let connected = |w: &World, i: usize| w.clients[i].at(|e| matches!(e, Event::Connected { .. }));
+                let both = world.run_while(60 * SECOND, |w| connected(w, 0).is_none() || connected(w, 1).is_none());
+                assert!(both, "{to} {who} {step}: {:?} {:?}", world.clients[0].ended(call), world.clients[1].events);
+                assert_eq!(world.clients[1].count(|e| matches!(e, Event::Incoming { .. })), 1);
+                world.run_for(10 * SECOND);
+                assert_eq!(world.clients[0].endpoint.calls().count(), 1);
+                assert_eq!(world.clients[1].endpoint.calls().count(), 1);
+            }
         }
+    }
+}
+
+#[test]
+fn a_call_outlives_its_server_and_can_be_ended_without_it() {
+    let mut world = World::quick(11);
+    let (call, answered) = world.connected_call(0, 1);
+    for client in [0, 1] {
+        world.clients[client].unplugged = true;
+        world.forget(client);
+        world.cut(client);
+    }
+    world.run_for(5 * SECOND);
+    let before = world.clients[1].heard(answered).frames;
+    world.run_for(60 * SECOND);
+    assert!(world.clients[1].heard(answered).frames > before + 2_900, "{:?}", world.clients[1].heard(answered));
+    world.act(0, |e, now| e.hang_up(now, call)).unwrap();
+    world.run_for(2 * SECOND);
+    assert_eq!(world.clients[1].ends(answered), 1, "the end comes on the media path");
+    // The server is back.
+    for client in &mut world.clients {
+        client.unplugged = false;
+    }
+    world.run_for(400 * SECOND);
+    for client in &world.clients {
+        assert_eq!(client.count(|e| matches!(e, Event::Online { .. })), 2, "{:?}", client.events);
+    }
+    let call = world.call(0, JULIET);
+    world.run_for(2 * SECOND);
+    assert_eq!(world.clients[0].end_kind(call), None);
+    assert!(world.clients[0].heard(call).frames > 50);
+}
+
+#[test]
+fn a_stanza_for_a_call_that_is_over_is_an_unknown_session() {
+    let mut world = World::quick(12);
+    let (call, _) = world.connected_call(0, 1);
+    let sid = world.clients[1]
+        .events
+        .iter()
+        .find_map(|(_, e)| match e {
+            Event::Incoming { sid, .. } => Some(sid.to_string()),
+            _ => None,
+        })
+        .unwrap();
+    world.act(0, |e, now| e.hang_up(now, call)).unwrap();
+    world.run_for(SECOND);
+    for action in ["session-info", "transport-info", "session-accept", "session-terminate"] {
+        world.routed.clear();
+        let jingle = format!("<jingle xmlns='urn:xmpp:jingle:1' action='{action}' sid='{sid}'/>");
+        world.say(0, JULIET, &format!("<iq type='set' id='late'>{jingle}</iq>"));
+        world.run_for(SECOND);
+        let said = world.answers(JULIET);
+        assert!(said.len() == 1 && said[0].contains("<unknown-session"), "{action} {said:?}");
     }
 }

@@ -205,6 +205,8 @@ pub struct Options {
     pub clients: Vec<&'static str>,
     /// Everybody sees everybody's presence.
     pub contacts: bool,
+    /// Bare JIDs of contacts of everybody who are no clients here: the test speaks for them.
+    pub friends: Vec<&'static str>,
     pub configure: fn(usize, &mut EndpointConfig),
 }
 
@@ -219,6 +221,7 @@ impl Default for Options {
             jitter: Duration::ZERO,
             clients: vec![ROMEO, JULIET],
             contacts: true,
+            friends: Vec::new(),
             configure: |_, _| {},
         }
     }
@@ -349,6 +352,9 @@ impl World {
             });
             for other in options.clients.iter().filter(|o| options.contacts && bare(o) != bare(jid)) {
                 contacts.insert((bare(jid).to_owned(), bare(other).to_owned()));
+            }
+            for friend in &options.friends {
+                contacts.insert((bare(jid).to_owned(), (*friend).to_owned()));
             }
         }
         let mut world = Self {
@@ -500,11 +506,18 @@ impl World {
         }
     }
 
-    /// A stanza of somebody who is no client here, to a client; what comes back is in `routed`.
-    pub fn stranger(&mut self, client: usize, from: &str, xml: &str) {
+    /// A stanza of somebody (`from`, whoever that is) to a client; what comes back is in `routed`.
+    pub fn say(&mut self, client: usize, from: &str, xml: &str) {
         let to = self.clients[client].jid.clone();
         let xml = stamp(xml, from, &to);
         self.deliver(client, &xml);
+    }
+
+    /// What clients sent to this address since the last time.
+    pub fn answers(&mut self, to: &str) -> Vec<String> {
+        let (found, rest) = std::mem::take(&mut self.routed).into_iter().partition(|r: &Routed| r.to == to);
+        self.routed = rest;
+        found.into_iter().map(|r: Routed| r.text).collect()
     }
 
     fn find(&self, jid: &str) -> Option<usize> {
