@@ -329,8 +329,9 @@ fn a_pinned_certificate_that_is_another_ends_the_call_before_any_sound() {
             let at = xml.find("<fingerprint")?;
             let pinned = vec!["09"; 32].join(":");
             let mut xml = xml.to_owned();
+            let setup = attr(&xml[at..], "setup").unwrap();
             let added = format!(
-                "<fingerprint xmlns='urn:xmpp:jingle:apps:dtls:0' hash='sha-256' setup='active'>{pinned}</fingerprint>"
+                "<fingerprint xmlns='urn:xmpp:jingle:apps:dtls:0' hash='sha-256' setup='{setup}'>{pinned}</fingerprint>"
             );
             xml.insert_str(at, &added);
             Some(vec![xml])
@@ -351,13 +352,28 @@ fn fixture(name: &str) -> String {
     std::fs::read_to_string(format!("{}/tests/fixtures/jingle/{name}.xml", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
+/// Paris acknowledges what is sent to him.
+fn listens(world: &mut World, time: Duration) -> Vec<String> {
+    let mut said = Vec::new();
+    let end = world.now + time;
+    while world.now < end {
+        for xml in world.answers(PARIS) {
+            if xml.starts_with("<iq") && attr(&xml, "type") == Some("set") {
+                let id = attr(&xml, "id").unwrap().to_owned();
+                world.say(0, PARIS, &format!("<iq type='result' id='{id}'/>"));
+            }
+            said.push(xml);
+        }
+        world.run_for(SECOND);
+    }
+    said
+}
+
 /// Paris answers a call with a fixture.
 fn answered_with(world: &mut World, name: &str) -> CallId {
     let call = world.call(0, PARIS);
-    world.run_for(SECOND);
-    let offer = world.answers(PARIS).into_iter().find(|x| x.contains("session-initiate")).unwrap();
-    let id = attr(&offer, "id").unwrap();
-    world.say(0, PARIS, &format!("<iq type='result' id='{id}'/>"));
+    world.run_for(Duration::from_millis(100));
+    let offer = listens(world, SECOND).into_iter().find(|x| x.contains("session-initiate")).unwrap();
     let sid = offer.split(" sid='").nth(1).unwrap().split('\'').next().unwrap();
     world.say(0, PARIS, &fixture(name).replace("f2a9c1d07e5b4c63", sid));
     world.run_for(SECOND);
@@ -373,10 +389,9 @@ fn an_answer_without_mux_group_sources_and_clock_rates_is_taken() {
         assert_eq!(world.clients[0].end_kind(call), None);
         // His candidate was asked, and nobody answered.
         assert!(world.strays.iter().any(|(_, to, _)| to.port() == 40_000));
-        world.run_for(60 * SECOND);
+        let said = listens(&mut world, 60 * SECOND);
         assert_eq!(world.clients[0].end_kind(call), Some(EndKind::MediaFailed));
         assert_eq!(world.clients[0].ends(call), 1);
-        let said = world.answers(PARIS);
         assert!(said.iter().any(|x| x.contains("<connectivity-error/>")), "{said:?}");
     }
 }
@@ -491,7 +506,7 @@ fn a_stanza_for_a_call_that_is_over_is_an_unknown_session() {
         .unwrap();
     world.act(0, |e, now| e.hang_up(now, call)).unwrap();
     world.run_for(SECOND);
-    for action in ["session-info", "transport-info", "session-accept", "session-terminate"] {
+    for action in ["session-info", "transport-info", "session-terminate"] {
         world.routed.clear();
         let jingle = format!("<jingle xmlns='urn:xmpp:jingle:1' action='{action}' sid='{sid}'/>");
         world.say(0, JULIET, &format!("<iq type='set' id='late'>{jingle}</iq>"));

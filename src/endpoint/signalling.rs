@@ -162,6 +162,17 @@ impl Endpoint {
         self.link.retry(now);
     }
 
+    /// An attempt to connect came to nothing: one more turn, later each time.
+    pub(super) fn connect_failed(&mut self, now: Instant, why: String) {
+        if self.link.closing {
+            return self.emit(Event::Signalling(Signalling::Down));
+        }
+        if !self.link.was_online {
+            self.emit(Event::ConnectFailed(why));
+        }
+        self.link.retry(now);
+    }
+
     /// A new session with the server: roster first, so that contacts are known before anybody can call; then presence.
     fn signed_in(&mut self, now: Instant) {
         self.ask(now, None, IqKind::Get(IqPayload::Roster(Box::default())), Request::Roster);
@@ -331,7 +342,7 @@ impl Endpoint {
             let sent = delay.stamp.to_system_time().unwrap_or(SystemTime::UNIX_EPOCH);
             self.wall(now).duration_since(sent).unwrap_or_default()
         });
-        let contact = self.is_contact(&from);
+        let contact = self.config.callers.admits(&from, self.is_contact(&from));
         self.invites.handle_input(now, InviteInput { from, to: message.to, via, age, contact, jmi: *jmi });
     }
 
