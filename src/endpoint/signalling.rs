@@ -94,7 +94,10 @@ impl Endpoint {
                 self.emit(Event::Signalling(Signalling::Up));
             }
             StreamEvent::Stanza(stanza) => self.handle_stanza(now, *stanza),
-            StreamEvent::Malformed(fault) => self.handle_fault(now, &fault),
+            StreamEvent::Malformed(fault) => {
+                self.answer_fault(now, &fault);
+                self.handle_fault(now, &fault);
+            }
             StreamEvent::Acked { .. } => {}
             StreamEvent::Undelivered { ids } => {
                 for id in ids {
@@ -130,7 +133,18 @@ impl Endpoint {
         }
     }
 
-    /// A stanza that cannot be read was answered by the stream; an unreadable answer ends what it answers.
+    /// RFC 6120 §8.3.3.1 for those who may know that we are here. A stranger gets what the server says for an absent
+    /// resource: also nonsense must not find out (J166-04).
+    fn answer_fault(&mut self, now: Instant, fault: &StanzaFault) {
+        let Some(mut answer) = fault.answer() else { return };
+        if !fault.from.as_ref().is_none_or(|from| self.config.callers.admits(from, self.is_contact(from))) {
+            let absent = StanzaError::new(ErrorType::Cancel, StanzaCondition::ServiceUnavailable);
+            answer.kind = IqKind::Error(Box::new(absent));
+        }
+        self.send(now, Stanza::Iq(answer));
+    }
+
+    /// An unreadable answer ends what it answers.
     fn handle_fault(&mut self, now: Instant, fault: &StanzaFault) {
         tracing::debug!(fault = %fault.fault, "a stanza cannot be read");
         if let Some(request) = self.people.requests.as_mut().and_then(|r| r.malformed(fault)) {

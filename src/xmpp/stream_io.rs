@@ -125,8 +125,8 @@ pub enum StreamEvent {
     },
     /// A stanza came in.
     Stanza(Box<Stanza>),
-    /// A stanza that could not be read came in. A get or set was answered with bad-request already; for a result or an
-    /// error the pending request has to end.
+    /// A stanza that could not be read came in. A get or set has to be answered (`StanzaFault::answer`) by whoever knows
+    /// what its sender may learn; for a result or an error the pending request has to end.
     Malformed(Box<StanzaFault>),
     /// The server handled our stanza with this id (XEP-0198).
     Acked {

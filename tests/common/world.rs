@@ -249,7 +249,7 @@ pub struct World {
     pub capture: bool,
     pub trace: bool,
     /// Datagrams to addresses that belong to nobody.
-    pub strays: Vec<(SocketAddr, SocketAddr, usize)>,
+    pub strays: Vec<(SocketAddr, SocketAddr, Vec<u8>)>,
     contacts: BTreeSet<(String, String)>,
     resources: Vec<Resource>,
     queue: BinaryHeap<Reverse<(Instant, u64)>>,
@@ -679,7 +679,14 @@ impl World {
     /// RFC 6121 §8.5 and XEP-0280 §6 and §7.
     pub fn route(&mut self, client: usize, from: &str, to: &str, xml: &str) {
         let message = xml.starts_with("<message");
-        let receivers = if to.contains('/') { self.find(to).into_iter().collect() } else { self.of(to) };
+        let receivers = if to.contains('/') {
+            self.find(to).into_iter().collect()
+        } else if xml.starts_with("<iq") {
+            // A server answers for the account; no device sees it.
+            Vec::new()
+        } else {
+            self.of(to)
+        };
         if receivers.is_empty() {
             // Somebody who is no client here answers by the test's own hand, or not at all.
             let ours = self.resources.iter().any(|r| bare(&r.jid) == bare(to));
@@ -853,7 +860,7 @@ impl World {
                         self.clients[client].endpoint.handle_input(now, Input::Datagram { local, source, bytes });
                         self.drain(client);
                     }
-                    None => self.strays.push((source, local, bytes.len())),
+                    None => self.strays.push((source, local, bytes)),
                 }
             }
             Thing::Connected(client, generation) => self.connected(client, generation),
