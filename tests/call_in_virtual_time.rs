@@ -42,7 +42,6 @@ fn a_call_to_a_device_talks_both_ways() {
     talks_both_ways(JULIET);
 }
 
-
 const PERSON: &str = "juliet@capulet.example";
 
 /// Ends of both sides' names of a call that came in.
@@ -218,15 +217,16 @@ fn set_up_waits_for_two_signalling_trips_and_four_media_round_trips() {
     let delay = Duration::from_secs(1);
     let none = Duration::ZERO;
     let mut trips = Vec::new();
-    for (to, signalling_delay, media_delay) in [
-        (JULIET, delay, none),
-        (PERSON, delay, none),
-        (JULIET, none, delay),
-        (PERSON, none, delay),
-    ] {
+    for (to, signalling_delay, media_delay) in
+        [(JULIET, delay, none), (PERSON, delay, none), (JULIET, none, delay), (PERSON, none, delay)]
+    {
         let mut world = World::new(&Options { signalling_delay, media_delay, ..Options::default() });
         let (from_call, _) = set_up(&mut world, to);
-        println!("{to}: {} one-way trips + {:?}", from_call.as_secs(), Duration::from_nanos(from_call.subsec_nanos().into()));
+        println!(
+            "{to}: {} one-way trips + {:?}",
+            from_call.as_secs(),
+            Duration::from_nanos(from_call.subsec_nanos().into())
+        );
         trips.push(from_call.as_secs());
     }
     // session-initiate, session-accept; before them propose and proceed.

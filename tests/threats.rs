@@ -19,9 +19,11 @@ fn fixture(name: &str) -> String {
 }
 
 fn offer(sid: &str, id: &str) -> String {
-    fixture("call/3-session-initiate")
-        .replace("0c3f1a52-7d41-4f0b-9a55-8d0f2f6f1b77", sid)
-        .replacen("id='j1'", &format!("id='{id}'"), 1)
+    fixture("call/3-session-initiate").replace("0c3f1a52-7d41-4f0b-9a55-8d0f2f6f1b77", sid).replacen(
+        "id='j1'",
+        &format!("id='{id}'"),
+        1,
+    )
 }
 
 fn propose(sid: &str) -> String {
@@ -126,7 +128,9 @@ fn no_stanza_of_the_peer_gives_the_consent_that_the_user_did_not() {
         accept.replace("session-accept", "transport-replace"),
         accept.replace("session-accept", "description-info"),
         accept.replace("session-accept", "transport-info"),
-        format!("<iq type='set' id='z'><jingle xmlns='urn:xmpp:jingle:1' action='session-info' sid='{sid}'><active xmlns='urn:xmpp:jingle:apps:rtp:info:1'/></jingle></iq>"),
+        format!(
+            "<iq type='set' id='z'><jingle xmlns='urn:xmpp:jingle:1' action='session-info' sid='{sid}'><active xmlns='urn:xmpp:jingle:apps:rtp:info:1'/></jingle></iq>"
+        ),
         jmi("proceed", &sid),
         jmi("accept", &sid),
     ];
@@ -156,7 +160,10 @@ fn only_the_callee_can_take_an_invitation_and_only_once() {
         ("paris@verona.example/home", "unknown"),
     ] {
         for name in ["proceed", "accept", "ringing", "reject", "finish"] {
-            if (from, name) == ("paris@verona.example", "ringing") || (from, name) == ("paris@verona.example", "reject") || (from, name) == ("paris@verona.example", "finish") {
+            if (from, name) == ("paris@verona.example", "ringing")
+                || (from, name) == ("paris@verona.example", "reject")
+                || (from, name) == ("paris@verona.example", "finish")
+            {
                 continue;
             }
             world.say(0, from, &jmi(name, id));

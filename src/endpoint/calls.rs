@@ -292,7 +292,14 @@ impl Endpoint {
             return;
         };
         let offer = Box::new(Offer { content, groups });
-        let invited = self.calls.values().find(|c| c.sid == sid && c.peer.to_bare() == peer.to_bare()).map(|c| c.id);
+        // Only a call of theirs that waits for its session: the sid of any other is not theirs to take.
+        let waits = |c: &&Call| c.caller == Party::Remote && c.session.is_none();
+        let invited = self
+            .calls
+            .values()
+            .filter(waits)
+            .find(|c| c.sid == sid && c.peer.to_bare() == peer.to_bare())
+            .map(|c| c.id);
         let expected = self.invites.expects(now, &peer, &sid, &media);
         match (expected, invited) {
             (Expected::Approved, Some(id)) => {
@@ -338,8 +345,11 @@ impl Endpoint {
         if let Some(transport) = offer::ice(theirs).cloned() {
             self.apply_remote(now, id, &transport);
         }
-        self.emit(Event::Accepted(id));
-        self.drain_leg(now, id);
+        // The pinned certificate may have ended it.
+        if self.calls.contains_key(&id) {
+            self.emit(Event::Accepted(id));
+            self.drain_leg(now, id);
+        }
     }
 
     pub(super) fn handle_invite_event(&mut self, now: Instant, event: InviteEvent) {

@@ -168,14 +168,15 @@ impl Endpoint {
 
     /// What the peer said about its transport. A pinned certificate is compared here, before any packet.
     pub(super) fn apply_remote(&mut self, now: Instant, id: CallId, transport: &IceTransport) {
-        if !self.fingerprint_allowed(&transport.fingerprints) {
+        let fingerprints = self.allowed_fingerprints(&transport.fingerprints);
+        if fingerprints.is_empty() && !transport.fingerprints.is_empty() {
             let text = "the peer's certificate is not the one that --require-fingerprint names".to_owned();
             self.fail_call(now, id, EndKind::Security, ReasonCondition::SecurityError, text);
             return;
         }
         let Some(leg) = self.calls.get_mut(&id).and_then(|c| c.media.leg.as_mut()) else { return };
-        if transport.creds().is_some() || !transport.fingerprints.is_empty() {
-            leg.set_remote(now, transport.creds(), &transport.fingerprints);
+        if transport.creds().is_some() || !fingerprints.is_empty() {
+            leg.set_remote(now, transport.creds(), &fingerprints);
         }
         for candidate in &transport.candidates {
             if let Err(why) = leg.add_remote_candidate(now, candidate) {
@@ -188,11 +189,11 @@ impl Endpoint {
         }
     }
 
-    fn fingerprint_allowed(&self, signalled: &[Fingerprint]) -> bool {
-        match &self.config.media.require_fingerprint {
-            Some(required) => signalled.is_empty() || signalled.iter().any(|f| &f.value == required),
-            None => true,
-        }
+    /// The signalled fingerprints that a certificate may have. With a pinned one no other counts: a server could add its own
+    /// beside it.
+    fn allowed_fingerprints(&self, signalled: &[Fingerprint]) -> Vec<Fingerprint> {
+        let required = self.config.media.require_fingerprint.as_ref();
+        signalled.iter().filter(|f| required.is_none_or(|required| &f.value == required)).cloned().collect()
     }
 
     /// Everything that a leg has to say.

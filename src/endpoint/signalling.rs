@@ -176,17 +176,6 @@ impl Endpoint {
         self.link.retry(now);
     }
 
-    /// An attempt to connect came to nothing: one more turn, later each time.
-    pub(super) fn connect_failed(&mut self, now: Instant, why: String) {
-        if self.link.closing {
-            return self.emit(Event::Signalling(Signalling::Down));
-        }
-        if !self.link.was_online {
-            self.emit(Event::ConnectFailed(why));
-        }
-        self.link.retry(now);
-    }
-
     /// A new session with the server: roster first, so that contacts are known before anybody can call; then presence.
     fn signed_in(&mut self, now: Instant) {
         self.ask(now, None, IqKind::Get(IqPayload::Roster(Box::default())), Request::Roster);
