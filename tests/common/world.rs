@@ -446,7 +446,12 @@ impl World {
     fn transmit(&mut self, client: usize, source: SocketAddr, destination: SocketAddr, contents: Vec<u8>) {
         self.clients[client].datagrams += 1;
         if self.trace {
-            println!("{:?} {client} -> {:02x?} {}", self.now - self.start, &contents[..14.min(contents.len())], contents.len());
+            println!(
+                "{:?} {client} -> {:02x?} {}",
+                self.now - self.start,
+                &contents[..14.min(contents.len())],
+                contents.len()
+            );
         }
         if self.capture {
             self.captured.push((source, destination, contents.clone()));
@@ -625,7 +630,8 @@ impl World {
 
     fn resume(&mut self, client: usize, h: u32) {
         if !self.resources[client].sm {
-            let failed = "<failed xmlns='urn:xmpp:sm:3'><item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></failed>";
+            let failed =
+                "<failed xmlns='urn:xmpp:sm:3'><item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></failed>";
             return self.reply(client, failed.to_owned());
         }
         self.acked(client, h);
@@ -749,7 +755,9 @@ impl World {
             self.resources[client].carbons = true;
             result("")
         } else if xml.contains("http://jabber.org/protocol/disco#info") {
-            result("<query xmlns='http://jabber.org/protocol/disco#info'><identity category='server' type='im'/></query>")
+            result(
+                "<query xmlns='http://jabber.org/protocol/disco#info'><identity category='server' type='im'/></query>",
+            )
         } else if xml.contains("urn:xmpp:ping") {
             result("")
         } else {
