@@ -10,6 +10,7 @@
     clippy::disallowed_methods
 )]
 
+use offhook::config::Secret;
 use offhook::endpoint::event::{CallId, EndKind, Ended, Event, Input, Output};
 use offhook::endpoint::{Account, AddressPolicy, Endpoint, EndpointConfig, MediaConfig};
 use offhook::fault::ReasonCondition;
@@ -18,7 +19,6 @@ use offhook::jingle::sessions::Callers;
 use offhook::transport::dtls::Identity;
 use offhook::wire::framer::{Frame, Framer};
 use offhook::wire::jid::Jid;
-use offhook::xmpp::sasl::Secret;
 use offhook::xmpp::stream::{StreamConfig, TlsInfo, TlsVersion};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
