@@ -21,7 +21,7 @@ test: build-needs test-needs lint
 	$(CARGO) check --locked --no-default-features --lib
 	$(CARGO) test --locked --all-targets
 	$(CARGO) test --locked --doc
-	$(CARGO) test --locked --features audio-device --lib io::audio
+	$(CARGO) test --locked --features audio-device --test media_device
 
 lint: build-needs
 	$(CARGO) fmt --check
