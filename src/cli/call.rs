@@ -101,8 +101,9 @@ pub(super) async fn call(options: &CallOptions, output: &Output) -> Result<Exit,
     };
     output.line(&format!("calling {} …", escaped(to.as_str())));
     let limit = Some(Instant::now() + Duration::from_secs(options.timeout));
+    let mut keys = Keys::start();
     let mut talk = Talk::new(call, &options.media, dtmf, limit, output);
-    let exit = beside(&mut client, talk.run(&mut sound), output).await;
+    let exit = beside(&mut client, talk.run(&mut sound, &mut keys), output).await;
     drop(talk);
     client.close().await;
     exit
@@ -168,17 +169,23 @@ pub(super) async fn answer(options: &Answer, output: &Output) -> Result<Exit, Fa
         );
     }
     output.line("waiting for calls; Ctrl-C ends");
+    // One reader for the whole command: a key pressed between two calls is not lost.
+    let mut keys = Keys::start();
     let exit = loop {
         let event = tokio::select! {
             event = client.next_event() => event,
+            key = keys.next() => match key {
+                Key::Interrupt | Key::HangUp => break Exit::Interrupted,
+                Key::Mute | Key::Hold | Key::Digit(_) | Key::Details | Key::Answer => continue,
+            },
             () = interrupted() => break Exit::Interrupted,
         };
         match event {
             Some(ClientEvent::Incoming(incoming)) => {
-                let Some(call) = ask(incoming, unattended, output).await? else { continue };
+                let Some(call) = ask(incoming, unattended, &mut keys, output).await? else { continue };
                 let mut sound = Sound::open(&options.media)?;
                 let mut talk = Talk::new(call, &options.media, dtmf.clone(), None, output);
-                let exit = match beside(&mut client, talk.run(&mut sound), output).await {
+                let exit = match beside(&mut client, talk.run(&mut sound, &mut keys), output).await {
                     Ok(exit) => exit,
                     Err(failure) if options.once => {
                         client.close().await;
@@ -206,7 +213,12 @@ pub(super) async fn answer(options: &Answer, output: &Output) -> Result<Exit, Fa
 }
 
 /// Takes a call by rule or by key; `None` if it is not taken.
-async fn ask(mut incoming: Incoming, unattended: bool, output: &Output) -> Result<Option<Call>, Failure> {
+async fn ask(
+    mut incoming: Incoming,
+    unattended: bool,
+    keys: &mut Keys,
+    output: &Output,
+) -> Result<Option<Call>, Failure> {
     let from = escaped(incoming.from.as_str());
     output.event(
         "incoming",
@@ -218,7 +230,6 @@ async fn ask(mut incoming: Incoming, unattended: bool, output: &Output) -> Resul
         return Ok(incoming.accept().await.ok());
     }
     output.line("a or Enter answers, q declines");
-    let mut keys = Keys::start();
     loop {
         tokio::select! {
             key = keys.next() => match key {
@@ -314,6 +325,8 @@ pub(super) struct Talk<'a> {
     details: bool,
     /// Set when we end the call for a reason that the exit code tells.
     own_exit: Option<Exit>,
+    /// A hang-up that is not confirmed by then is taken for done.
+    over_by: Option<Instant>,
 }
 
 impl<'a> Talk<'a> {
@@ -335,12 +348,12 @@ impl<'a> Talk<'a> {
             held: false,
             details: false,
             own_exit: None,
+            over_by: None,
         }
     }
 
-    pub(super) async fn run(&mut self, sound: &mut Sound) -> Result<Exit, Failure> {
+    pub(super) async fn run(&mut self, sound: &mut Sound, keys: &mut Keys) -> Result<Exit, Failure> {
         let (speaker, mut heard) = self.call.audio().await;
-        let mut keys = Keys::start();
         let mut clock = steady(FRAME);
         let mut second = steady(Duration::from_secs(1));
         let mut digit = steady(DIGIT_PACE);
@@ -388,15 +401,14 @@ impl<'a> Talk<'a> {
                     self.end(Exit::NoAnswer).await;
                 }
                 () = interrupted(), if self.own_exit != Some(Exit::Interrupted) => self.end(Exit::Interrupted).await,
-                () = tokio::time::sleep(HANG_UP_LIMIT), if self.own_exit.is_some() => {
-                    return Ok(self.own_exit.unwrap_or(Exit::Internal));
-                }
+                () = at(self.over_by) => return Ok(self.own_exit.unwrap_or(Exit::Internal)),
             }
         }
     }
 
     async fn end(&mut self, exit: Exit) {
         self.own_exit = Some(exit);
+        self.over_by = Some(Instant::now() + HANG_UP_LIMIT);
         self.call.hang_up().await;
     }
 
