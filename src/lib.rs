@@ -1,6 +1,7 @@
 //! offhook: Jingle signalling and media sessions over XMPP.
 //!
-//! The map. Imports go one way: a module uses only its own folder and rows with a smaller number.
+//! # The map
+//! Imports go one way: a module uses only its own folder and rows with a smaller number (`tests/layers.rs`).
 //!
 //! | row | modules | what lives there |
 //! |---|---|---|
@@ -12,6 +13,125 @@
 //! | 6 | `io`, [`error`] | the only place with a clock, sockets, tasks, DNS, sound, files; the public error |
 //! | 7 | `client` | the async API applications use |
 //! | 8 | `cli` | commands, output, exit codes |
+//!
+//! ```text
+//!                   ┌───────── src/io (tokio shell: clock, sockets, tasks, DNS, sound, files) ──────────┐
+//! server ◀─ TCP/TLS ─▶ io/tcp, io/tls      io/driver: one input in, all outputs drained      io/udp ◀─ UDP ─▶ peer, relay
+//! ═══════════════════════════════════════ sans-IO core ══════════════════════════════════════════════════════════
+//!        bytes │                                    endpoint                                        │ datagrams
+//!              ▼                     (joins a session with its leg and its sound)                   ▼
+//!  wire/framer ▶ wire/xml ▶ wire/stanza             │            │            transport/leg (STUN │ DTLS │ SRTP
+//!              ▼                                    │            │              by the first byte) ◀ ice, gather,
+//!  xmpp/stream or xmpp/link_local                   │            │              turn, dtls, srtp, rtcp
+//!     │ iq, message, presence                       │            │                                  │ RTP
+//!     ├─▶ xmpp/presence, caps, services             │            │                                  ▼
+//!     └─▶ jingle/invite ▶ jingle/sessions ▶ jingle/session       └─────▶ media/audio (jitter ▶ codec ▶ PCM, pulled by
+//!                                            ▶ jingle/content              the sound clock; PCM pushed by the microphone)
+//! ```
+//!
+//! Where to look first: a call of an application begins in `src/client.rs`, is carried by `src/io/driver.rs`, and happens
+//! in `src/endpoint/calls.rs`. What the network may and may not do to it stands in `src/jingle/actions.rs` (signalling),
+//! `src/transport/leg.rs` (datagrams) and `src/config.rs` (caps).
+//!
+//! # The run loop
+//! Nothing here reads a clock, opens a socket or starts a task: time, bytes and datagrams are arguments. The rule for every
+//! loop, and for every level below: **one mutation, then drain until the timeout**. A mutation is one call of
+//! [`handle_input`], [`handle_timeout`] or of an application's verb ([`call`], [`accept`], [`hang_up`], …).
+//!
+//! ```
+//! use offhook::endpoint::event::{Input, Output};
+//! use offhook::endpoint::{Account, AddressPolicy, Endpoint, EndpointConfig, MediaConfig};
+//! use offhook::transport::dtls::Identity;
+//! use offhook::wire::jid::BareJid;
+//! use offhook::xmpp::link_local::LinkRole;
+//! use std::time::{Duration, Instant, SystemTime};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = EndpointConfig {
+//!     account: Account::serverless(LinkRole::Connector, BareJid::new("romeo@montague.example")?),
+//!     context: Default::default(),
+//!     callers: Default::default(),
+//!     address_policy: AddressPolicy::Accept,
+//!     media: MediaConfig::default(),
+//!     show_signalling: false,
+//! };
+//! let mut now = Instant::now();
+//! let mut endpoint = Endpoint::new(now, SystemTime::now(), [7; 32], Identity::generate()?.into(), config);
+//! let mut connection = Vec::new();
+//! let mut connect = false;
+//! for _turn in 0..3 {
+//!     let deadline = loop {
+//!         match endpoint.poll_output() {
+//!             Output::Timeout(at) => break at,
+//!             Output::Connect => connect = true,                    // open the connection to the server
+//!             Output::StartTls | Output::Close => {}                // negotiate TLS on it, close it
+//!             Output::Bytes(bytes) => connection.extend(bytes),     // write to it
+//!             Output::OpenSockets { .. } | Output::CloseSockets(_) => {} // UDP sockets of one call
+//!             Output::Transmit(_datagram) => {}                     // send from one of them
+//!             Output::Resolve(_name) => {}                          // ask DNS or mDNS
+//!             Output::Event(event) => println!("{event:?}"),        // tell the application
+//!         }
+//!     };
+//!     // Wait for the first of: bytes, a datagram, an answer to one of the above, a wish of the user, the deadline.
+//!     if std::mem::take(&mut connect) {
+//!         endpoint.handle_input(now, Input::Connected { tls: None, loopback: true });
+//!     } else {
+//!         now = deadline.unwrap_or(now + Duration::from_secs(1));
+//!         endpoint.handle_timeout(now);
+//!     }
+//! }
+//! assert!(String::from_utf8(connection)?.contains("<stream:stream"));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `src/io/driver.rs` is this loop on tokio; `examples/sans_io.rs` is a whole call between two endpoints in virtual time.
+//! Randomness comes from the seed, all but that of keys, so a call replays.
+//!
+//! [`handle_input`]: endpoint::Endpoint::handle_input
+//! [`handle_timeout`]: endpoint::Endpoint::handle_timeout
+//! [`call`]: endpoint::Endpoint::call
+//! [`accept`]: endpoint::Endpoint::accept
+//! [`hang_up`]: endpoint::Endpoint::hang_up
+//!
+//! # Where we differ
+//! Departures from standards, and choices where a standard leaves one. Each is repeated where it happens.
+//!
+//! Signalling:
+//! - Channel binding is `tls-exporter` (RFC 9266) and so exists with TLS 1.3 only; `tls-unique` and
+//!   `tls-server-end-point` are not spoken. PLAIN is off by default; switched on, it goes only inside TLS and
+//!   only where no SCRAM is offered (`src/xmpp/sasl.rs`).
+//! - Stream compression (XEP-0138, obsolete) is never asked for; DTDs, processing instructions, comments and undeclared
+//!   entities end the stream as RFC 6120 §11.1 says (`src/wire/xml.rs`).
+//! - The serverless stream of XEP-0174 starts with TLS, without a stream header in clear before it, and both certificates
+//!   are self-signed and pinned; there is no SASL, and the addresses in the headers are a claim (`src/xmpp/link_local.rs`).
+//! - An incoming `initiator` or `responder` that names somebody else than the sender is not used (XEP-0166 §7.1;
+//!   `src/wire/jingle.rs`).
+//! - Lenient in: a missing `creator` reads as `initiator`, a missing `senders` as `both`, old XEP-0353 and XEP-0215 forms
+//!   are understood. Strict out: none of that is sent.
+//! - What XEP-0166 leaves open in its table of actions: session-initiate for an ended sid is `out-of-order` until the sid
+//!   is forgotten, an answer without its request is `out-of-order`, and `security-info` is acknowledged and has no effect
+//!   (`src/jingle/actions.rs`, `src/jingle/inbound.rs`).
+//! - Two offers tie only if they are functionally equivalent: the same application and media. Others coexist.
+//! - Strangers get the same bytes as from an account that is offline, not a Jingle error (`src/xmpp/requests.rs`).
+//!
+//! Media:
+//! - DTLS-SRTP is mandatory on Jingle contents: an offer without a fingerprint ends with `security-error`, except that the
+//!   fingerprint may follow in a transport-info within 3 s (`src/jingle/offer.rs`). SDES and plain RTP exist in
+//!   `src/transport/protection.rs` for legs that do not belong to Jingle.
+//! - rtcp-mux is required on ICE legs; candidates of component 2 are accepted and left unused.
+//! - TCP candidates are read and left unused; TURN goes over UDP only.
+//! - Of several fingerprints only those with the strongest known hash count (RFC 8122 §5); no key leaves
+//!   `src/transport/dtls.rs` for a certificate that fits none.
+//! - A TURN error without MESSAGE-INTEGRITY is believed, as deployed servers send it (`src/transport/turn.rs`).
+//! - The first RTCP report leaves after 1 s, and timer reconsideration is left out: a leg has two members
+//!   (`src/transport/rtcp.rs`).
+//! - SRTP authentication failures never end a call, however many (`src/transport/srtp.rs`).
+//!
+//! In the layout:
+//! - A leg belongs to the endpoint's call, not to the Jingle content: with BUNDLE several contents share one leg. Jingle
+//!   stays signalling only.
+//! - `src/error.rs` stands in row 6, because it wraps what the engine of row 5 refuses.
 
 // Row 0
 pub mod config;

@@ -1,0 +1,359 @@
+//! The command line as a contract: flags, exit codes, messages, JSON. Everything here runs the real program without a
+//! network; what needs servers stands in other tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// Flags that `call` and `answer` share.
+const MEDIA: [&str; 12] = [
+    "--play",
+    "--record",
+    "--tone",
+    "--null-audio",
+    "--dtmf",
+    "--codec",
+    "--duration",
+    "--relay-only",
+    "--lab",
+    "--stun",
+    "--turn",
+    "--require-fingerprint",
+];
+const ACCOUNT: [&str; 10] = [
+    "--account",
+    "--config",
+    "--server",
+    "--direct-tls",
+    "--ca-file",
+    "--insecure-plaintext",
+    "--serverless",
+    "--connect",
+    "--pin",
+    "--password-file",
+];
+const GLOBAL: [&str; 6] = ["--json", "--verbose", "--quiet", "--color", "--log-format", "--log-addresses"];
+
+/// A folder that is gone when the test is.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("offhook-cli-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str, text: &str, mode: u32) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.0.join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // A folder that stays is the system's to clean.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The program without anything of this user's own configuration.
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_offhook"));
+    command.args(arguments).stdin(Stdio::null());
+    for variable in ["OFFHOOK_PASSWORD", "OFFHOOK_LOG", "XDG_CONFIG_HOME", "NO_COLOR"] {
+        command.env_remove(variable);
+    }
+    command.env("HOME", "/nonexistent").env("COLUMNS", "100");
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    program(arguments).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// Runs, and checks the exit code and that the message on stderr holds all `words`; stdout stays empty.
+#[track_caller]
+fn refused(arguments: &[&str], code: i32, words: &[&str]) {
+    let output = run(arguments);
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
+    assert!(output.stdout.is_empty(), "{arguments:?}: scripts read stdout: {}", stdout(&output));
+    for word in words {
+        assert!(text.contains(word), "{arguments:?} does not say {word:?}: {text}");
+    }
+}
+
+#[track_caller]
+fn help_names(command: &str, flags: &[&str]) {
+    let output = run(&[command, "--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    let help = stdout(&output);
+    for flag in flags.iter().chain(&GLOBAL) {
+        assert!(help.contains(flag), "{command} --help lacks {flag}:\n{help}");
+    }
+}
+
+#[test]
+fn the_help_of_every_command_names_the_flags_of_the_contract() {
+    let output = run(&["--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    for command in ["demo", "call", "answer", "completions", "man"] {
+        assert!(stdout(&output).lines().any(|l| l.trim_start().starts_with(command)), "{command}");
+    }
+    let of = |more: &[&'static str]| [&MEDIA[..], &ACCOUNT[..], more].concat();
+    help_names("demo", &["--out", "--seconds"]);
+    help_names("call", &of(&["--timeout", "<ADDRESS>"]));
+    help_names("answer", &of(&["--auto-answer", "--once"]));
+    help_names("completions", &["<SHELL>"]);
+    help_names("man", &[]);
+    let version = run(&["--version"]);
+    assert_eq!(stdout(&version).trim(), format!("offhook {}", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn unknown_commands_and_flags_are_usage_errors() {
+    refused(&[], 2, &["Usage"]);
+    refused(&["dance"], 2, &["dance"]);
+    refused(&["call", "a@b.example", "--louder"], 2, &["--louder"]);
+    refused(&["call"], 2, &["ADDRESS"]);
+    refused(&["demo", "--seconds", "0"], 2, &["--seconds"]);
+    refused(&["completions", "tcl"], 2, &["tcl"]);
+}
+
+#[test]
+fn commands_of_later_issues_are_honest_usage_errors() {
+    for command in ["send", "receive", "bridge", "presence", "doctor", "ptt", "trace", "contacts"] {
+        refused(&[command], 2, &["unrecognized subcommand", command]);
+    }
+    let turns = "turns:turn.example.org:5349?transport=tcp";
+    let call = ["call", "a@b.example", "--null-audio", "--serverless", "127.0.0.1:0", "--turn", turns];
+    refused(&call, 2, &[turns, "not there yet"]);
+}
+
+#[test]
+fn arguments_that_cannot_be_meant_are_usage_errors() {
+    refused(&["call", "a@b@c", "--null-audio"], 2, &["a@b@c"]);
+    refused(&["call", "a@b.example", "--null-audio", "--dtmf", "12x"], 2, &["--dtmf", "'X'"]);
+    refused(&["call", "a@b.example", "--null-audio", "--tone", "440"], 2, &["--tone", "--null-audio"]);
+    refused(&["call", "a@b.example", "--play", "/nonexistent.wav"], 2, &["/nonexistent.wav"]);
+    let serverless = ["call", "a@b.example", "--null-audio", "--serverless", "127.0.0.1:0"];
+    refused(&[&serverless[..], &["--codec", "mp3"]].concat(), 2, &["mp3", "opus"]);
+    refused(&[&serverless[..], &["--pin", "abcd"]].concat(), 2, &["64"]);
+    refused(&[&serverless[..], &["--require-fingerprint", "zz"]].concat(), 2, &["64"]);
+    refused(&["answer", "--auto-answer", "a@b@c"], 2, &["a@b@c"]);
+}
+
+#[test]
+fn a_serverless_peer_is_never_connected_to_without_its_pin() {
+    refused(&["call", "a@b.example", "--null-audio", "--connect", "127.0.0.1:9"], 2, &["--pin"]);
+}
+
+#[cfg(not(feature = "audio-device"))]
+#[test]
+fn a_build_without_a_sound_card_says_what_to_do_instead() {
+    refused(&["call", "a@b.example"], 2, &["audio-device", "--play", "--tone", "--null-audio"]);
+}
+
+#[test]
+fn a_call_without_an_account_or_a_password_says_which_flag_gives_it() {
+    refused(&["call", "a@b.example", "--null-audio"], 3, &["error: no account", "--account", "--serverless"]);
+    let account = ["call", "a@b.example", "--null-audio", "--account", "me@b.example"];
+    refused(&account, 3, &["error: no password", "--password-file", "OFFHOOK_PASSWORD"]);
+    refused(&[&account[..], &["--password-file", "/nonexistent"]].concat(), 3, &["/nonexistent"]);
+}
+
+#[test]
+fn no_flag_of_any_command_holds_a_secret() {
+    for command in ["demo", "call", "answer"] {
+        let help = stdout(&run(&[command, "--help"]));
+        let taking = help.lines().filter(|l| l.contains("--pass") || l.contains("--secret") || l.contains("--token"));
+        for line in taking {
+            assert!(line.contains("--password-file <FILE>"), "{command}: {line}");
+        }
+    }
+    refused(&["call", "a@b.example", "--password", "hunter2"], 2, &["--password"]);
+}
+
+#[test]
+fn a_configuration_file_that_others_may_read_holds_no_password() {
+    let folder = Folder::new("mode");
+    let open = folder.file("open.toml", "account = \"me@b.example\"\npassword = \"secret word\"\n", 0o644);
+    let call = |file: &Path| {
+        vec![
+            "call".to_owned(),
+            "a@b.example".into(),
+            "--null-audio".into(),
+            "--config".into(),
+            file.display().to_string(),
+        ]
+    };
+    let arguments = call(&open);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    refused(&arguments, 3, &["chmod 600", "open.toml"]);
+    assert!(!stderr(&run(&arguments)).contains("secret word"));
+    // Nobody listens there: that it gets so far shows that the file and its password were taken.
+    let private = folder.file(
+        "private.toml",
+        "account = \"me@b.example\"\npassword = \"secret word\"\nserver = \"127.0.0.1:9\"\n",
+        0o600,
+    );
+    let arguments = call(&private);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    refused(&arguments, 5, &["error:", "--server"]);
+}
+
+#[test]
+fn an_unknown_key_of_the_configuration_file_is_named_with_its_line() {
+    let folder = Folder::new("key");
+    let file = folder.file("config.toml", "account = \"me@b.example\"\n\nadress_policy = \"accept\"\n", 0o600);
+    refused(
+        &["call", "a@b.example", "--null-audio", "--config", &file.display().to_string()],
+        3,
+        &["adress_policy", "line 3", "config.toml"],
+    );
+    refused(&["call", "a@b.example", "--null-audio", "--config", "/nonexistent.toml"], 3, &["/nonexistent.toml"]);
+}
+
+#[test]
+fn what_a_person_typed_is_shown_without_its_control_characters() {
+    let text = stderr(&run(&["call", "\x1b[2Ja@@b", "--null-audio"]));
+    assert!(!text.contains('\x1b'), "{text:?}");
+}
+
+#[test]
+fn the_manual_page_and_the_completions_know_every_command() {
+    let man = run(&["man"]);
+    assert_eq!(man.status.code(), Some(0));
+    let page = stdout(&man);
+    assert!(page.contains(".TH offhook 1") && page.contains(".SH SYNOPSIS"), "{page}");
+    for shell in ["bash", "zsh", "fish"] {
+        let output = run(&["completions", shell]);
+        assert_eq!(output.status.code(), Some(0), "{shell}");
+        let script = stdout(&output);
+        for word in ["demo", "call", "answer", "completions", "man", "null-audio", "require-fingerprint"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+        assert!(stderr(&output).is_empty(), "{shell}");
+    }
+    for command in ["demo", "call", "answer", "completions", "man"] {
+        assert!(page.contains(command), "{command}");
+    }
+}
+
+#[test]
+fn the_bash_completion_is_a_script_that_bash_takes() {
+    let folder = Folder::new("bash");
+    let script = folder.file("offhook.bash", &stdout(&run(&["completions", "bash"])), 0o644);
+    let check = format!("source {} && complete -p offhook", script.display());
+    let output = Command::new("bash").args(["--norc", "-c", &check]).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stdout(&output).contains("offhook"));
+}
+
+#[test]
+fn the_demo_talks_and_prints_json_for_scripts() {
+    let folder = Folder::new("demo");
+    let out = folder.0.join("out");
+    let output = run(&["demo", "--json", "--seconds", "2", "--out", &out.display().to_string()]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = stdout(&output);
+    assert!(text.lines().count() >= 2, "{text}");
+    let mut sides = Vec::new();
+    for line in text.lines() {
+        let object: serde_json::Value = serde_json::from_str(line).expect(line);
+        assert_eq!(object["v"], 1, "{line}");
+        assert!(object["event"].is_string(), "{line}");
+        if object["event"] == "demo" {
+            assert!(object["correlation"].as_f64().unwrap() > 0.9, "{line}");
+            assert_eq!(object["codec"], "opus", "{line}");
+            sides.push(object["side"].as_str().unwrap().to_owned());
+        }
+    }
+    sides.sort();
+    assert_eq!(sides, ["callee", "caller"]);
+    for name in ["caller.wav", "callee.wav"] {
+        let bytes = std::fs::read(out.join(name)).unwrap();
+        assert!(bytes.starts_with(b"RIFF") && bytes.len() > 2 * 96_000, "{name}: {} bytes", bytes.len());
+    }
+}
+
+/// Reads what a program prints until a line of JSON has `event`.
+fn await_event(lines: &mut impl Iterator<Item = std::io::Result<String>>, event: &str) -> serde_json::Value {
+    for line in lines {
+        let line = line.unwrap();
+        let object: serde_json::Value = serde_json::from_str(&line).expect(&line);
+        assert_eq!(object["v"], 1, "{line}");
+        if object["event"] == event {
+            return object;
+        }
+    }
+    panic!("the program ended without {event}");
+}
+
+#[test]
+fn a_pair_without_a_server_calls_plays_records_and_hangs_up() {
+    use std::io::BufRead;
+    let folder = Folder::new("pair");
+    let heard = folder.0.join("heard.wav").display().to_string();
+    let mut answer = program(&[
+        "answer",
+        "--json",
+        "--serverless",
+        "127.0.0.1:0",
+        "--lab",
+        "--tone",
+        "440",
+        "--auto-answer",
+        "all",
+        "--once",
+        "--account",
+        "juliet@capulet.example",
+    ])
+    .stdout(Stdio::piped())
+    .stderr(Stdio::null())
+    .spawn()
+    .unwrap();
+    let mut lines = std::io::BufReader::new(answer.stdout.take().unwrap()).lines();
+    let listening = await_event(&mut lines, "listening");
+    let (addr, pin) = (listening["addr"].as_str().unwrap(), listening["pin"].as_str().unwrap());
+    let connect = ["call", "juliet@capulet.example", "--json", "--connect", addr, "--lab", "--tone", "880"];
+    // Another certificate than the pinned one ends it before a byte of the stream.
+    let wrong = run(&[&connect[..], &["--pin", &"0".repeat(64)]].concat());
+    assert_eq!(wrong.status.code(), Some(10), "{}", stderr(&wrong));
+    let rest = ["--pin", pin, "--duration", "2", "--dtmf", "7#", "--record", &heard, "--codec", "pcmu"];
+    let call = run(&[&connect[..], &rest].concat());
+    assert_eq!(call.status.code(), Some(0), "{}", stderr(&call));
+    let text = stdout(&call);
+    let mut said = text.lines().map(|l| Ok(l.to_owned()));
+    let connected = await_event(&mut said, "connected");
+    assert_eq!(connected["codec"], "PCMU", "{connected}");
+    assert_eq!(connected["encrypted"], true, "{connected}");
+    assert!(connected["dtls_fingerprint"].as_str().unwrap().starts_with("sha-256 "), "{connected}");
+    let stats = await_event(&mut said, "stats");
+    assert!(stats["mos"].as_f64().unwrap() > 3.0, "{stats}");
+    let ended = await_event(&mut said, "ended");
+    assert_eq!((&ended["reason"], &ended["by"]), (&"success".into(), &"local".into()));
+    for event in ["incoming", "connected"] {
+        await_event(&mut lines, event);
+    }
+    for digit in ["7", "#"] {
+        assert_eq!(await_event(&mut lines, "dtmf")["digit"], digit);
+    }
+    assert_eq!(await_event(&mut lines, "ended")["by"], "remote");
+    assert_eq!(answer.wait().unwrap().code(), Some(0));
+    let recorded = std::fs::read(&heard).unwrap();
+    let loudest = recorded.chunks_exact(2).skip(22).map(|s| i16::from_le_bytes([s[0], s[1]])).max().unwrap();
+    assert!(loudest > 1000, "the recording is silent: {loudest}");
+}
