@@ -1,5 +1,5 @@
 //! Two endpoints call each other in virtual time: no socket, no task, no tokio. Run: `cargo run --example sans_io`
-#![allow(clippy::disallowed_methods)] // One look at the clock: the moment where virtual time begins.
+#![allow(clippy::disallowed_methods, clippy::wildcard_enum_match_arm)] // One look at the clock begins virtual time.
 
 use offhook::endpoint::event::{CallId, Event, Input, Output};
 use offhook::endpoint::{Account, AddressPolicy, Endpoint, EndpointConfig, MediaConfig};
@@ -12,7 +12,6 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime};
 
 type Failure = Box<dyn std::error::Error>;
-
 fn endpoint(now: Instant, name: &str, role: LinkRole, seed: u8) -> Result<Endpoint, Failure> {
     let config = EndpointConfig {
         account: Account::serverless(role, BareJid::new(name)?),
@@ -61,7 +60,8 @@ pub(crate) fn main() -> Result<(), Failure> {
             Output::Connect => ends[side].handle_input(now, Input::Connected { tls: None, loopback: true }),
             Output::Bytes(bytes) => ends[1 - side].handle_input(now, Input::Bytes(&bytes)),
             Output::OpenSockets { call, .. } => {
-                ends[side].handle_input(now, Input::Sockets { call, bound: vec![([192, 0, 2, side as u8], 4000).into()] });
+                let bound = vec![([192, 0, 2, side as u8], 4000).into()];
+                ends[side].handle_input(now, Input::Sockets { call, bound });
             }
             Output::Transmit(Transmit { local: source, destination: local, contents: mut bytes }) => {
                 ends[1 - side].handle_input(now, Input::Datagram { local, source, bytes: &mut bytes });

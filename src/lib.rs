@@ -246,3 +246,8 @@ pub mod client;
 // Row 8
 #[cfg(feature = "cli")]
 pub mod cli;
+
+/// The README's programs run as doctests.
+#[cfg(all(doctest, feature = "io"))]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -60,10 +60,10 @@ impl Drop for Folder {
     }
 }
 
-/// The program without anything of this user's own configuration.
+/// The program without anything of this user's own configuration, for a minute at most.
 fn program(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_offhook"));
-    command.args(arguments).stdin(Stdio::null());
+    let mut command = Command::new("timeout");
+    command.args(["60", env!("CARGO_BIN_EXE_offhook")]).args(arguments).stdin(Stdio::null());
     for variable in ["OFFHOOK_PASSWORD", "OFFHOOK_LOG", "XDG_CONFIG_HOME", "NO_COLOR"] {
         command.env_remove(variable);
     }

@@ -91,3 +91,32 @@ fn every_source_path_named_in_the_map_and_the_readme_exists() {
         }
     }
 }
+
+/// Words in back quotes that are names of tests: sentences.
+fn test_names(text: &str) -> impl Iterator<Item = &str> {
+    let quoted = text.split('`').skip(1).step_by(2);
+    quoted.filter(|w| {
+        w.matches('_').count() >= 2 && w.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    })
+}
+
+#[test]
+fn every_test_that_the_readme_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    sources(&root.join("src"), &mut files);
+    sources(&root.join("tests"), &mut files);
+    let all: String = files.iter().map(|f| std::fs::read_to_string(f).unwrap()).collect();
+    let mut named = 0;
+    for name in ["README.md", "SECURITY.md"] {
+        let text = std::fs::read_to_string(root.join(name)).expect(name);
+        for test in test_names(&text) {
+            named += 1;
+            assert!(all.contains(&format!("fn {test}(")), "{name} names the test {test}, which is gone");
+        }
+        for word in text.split('`').filter(|w| w.ends_with(".rs") && !w.contains(char::is_whitespace)) {
+            assert!(root.join(word).exists(), "{name} names {word}, which is gone");
+        }
+    }
+    assert!(named > 15, "the table of promises was not found");
+}
