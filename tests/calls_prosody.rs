@@ -22,10 +22,13 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-/// Correlation that a recording must reach; see `likeness` for how it is defined.
-const OPUS: f32 = 0.9;
-/// Everything above 4 kHz is missing.
-const PCMU: f32 = 0.9;
+/// Correlation that a recording must reach; see `likeness` for how it is defined. A quiet machine gives 0.92 to 0.99, the
+/// other voice 0.2 to 0.33; a machine that is late with its 20 ms makes the jitter buffer stretch the sound, which costs
+/// some of it.
+const HEARD: f32 = 0.8;
+
+/// Only one call at a time has its sound compared: the others would make the machine late.
+static SOUND: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 /// Two people, one program each, both of which play speech and record what they hear.
 struct Call<'a> {
@@ -115,6 +118,7 @@ fn romeo_and_mercutio_talk_across_two_servers() {
     if !wanted("romeo_and_mercutio_talk_across_two_servers") {
         return;
     }
+    let _alone = SOUND.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let lab = Lab::shared();
     let mut call = Call::between(&lab, ("romeo@alpha.test".into(), "mercutio@beta.test".into()));
     call.caller_has = vec!["--duration", "4"];
@@ -132,7 +136,7 @@ fn romeo_and_mercutio_talk_across_two_servers() {
     ended_by(&caller, "local");
     ended_by(&callee, "remote");
     assert_eq!(callee.all("incoming").len(), 1);
-    call.both_heard(OPUS);
+    call.both_heard(HEARD);
 }
 
 #[test]
@@ -140,6 +144,7 @@ fn a_relayed_call_shows_only_the_relays_addresses() {
     if !wanted("a_relayed_call_shows_only_the_relays_addresses") {
         return;
     }
+    let _alone = SOUND.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let lab = Lab::shared();
     let mut call = Call::guests(&lab);
     call.both = vec!["--relay-only"];
@@ -153,7 +158,7 @@ fn a_relayed_call_shows_only_the_relays_addresses() {
         let remote = facts["remote"].as_str().unwrap();
         assert!(remote.starts_with(&lab.turn.addr.ip().to_string()), "{facts}");
     }
-    call.both_heard(OPUS);
+    call.both_heard(HEARD);
 }
 
 #[test]
@@ -161,6 +166,7 @@ fn pcmu_over_direct_tls_to_a_full_jid_with_digits_until_the_callee_hangs_up() {
     if !wanted("pcmu_over_direct_tls_to_a_full_jid_with_digits_until_the_callee_hangs_up") {
         return;
     }
+    let _alone = SOUND.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let lab = Lab::shared();
     let mut call = Call::guests(&lab);
     call.both = vec!["--codec", "pcmu", "--direct-tls"];
@@ -175,7 +181,7 @@ fn pcmu_over_direct_tls_to_a_full_jid_with_digits_until_the_callee_hangs_up() {
     }
     ended_by(&caller, "remote");
     ended_by(&callee, "local");
-    call.both_heard(PCMU);
+    call.both_heard(HEARD);
 }
 
 #[test]
