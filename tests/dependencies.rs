@@ -14,7 +14,10 @@ fn tree(arguments: &[&str]) -> BTreeSet<String> {
         .expect("cargo runs");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let text = String::from_utf8(out.stdout).unwrap();
-    text.lines().map(|line| line.split_whitespace().take(2).collect::<Vec<_>>().join(" ")).filter(|p| p.contains(" v")).collect()
+    text.lines()
+        .map(|line| line.split_whitespace().take(2).collect::<Vec<_>>().join(" "))
+        .filter(|p| p.contains(" v"))
+        .collect()
 }
 
 fn versions<'a>(tree: &'a BTreeSet<String>, name: &str) -> Vec<&'a String> {

@@ -163,12 +163,13 @@ fn content() -> impl Strategy<Value = Content> {
 
 fn jingle() -> impl Strategy<Value = Jingle> {
     // White space round an NMTOKEN does not count.
-    let reason = (select(ReasonCondition::ALL), "[!-~]{1,12}", option::of(text())).prop_map(|(condition, sid, text)| Reason {
-        condition,
-        alternative: (condition == ReasonCondition::AlternativeSession).then_some(Sid(sid)),
-        text,
-        detail: None,
-    });
+    let reason =
+        (select(ReasonCondition::ALL), "[!-~]{1,12}", option::of(text())).prop_map(|(condition, sid, text)| Reason {
+            condition,
+            alternative: (condition == ReasonCondition::AlternativeSession).then_some(Sid(sid)),
+            text,
+            detail: None,
+        });
     let group = (select(vec!["LS", "BUNDLE"]), vec(text(), 0..3))
         .prop_map(|(semantics, names)| Group { semantics: semantics.to_owned(), names });
     (select(Action::ALL), text(), vec(content(), 1..3), option::of(group), option::of(reason)).prop_map(

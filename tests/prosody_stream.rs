@@ -14,9 +14,7 @@ use offhook::wire::stream::SaslCondition;
 use offhook::xmpp::presence::Contacts;
 use offhook::xmpp::requests::IqTracker;
 use offhook::xmpp::services::ServiceFinder;
-use offhook::xmpp::stream::{
-    Stream, StreamConfig, StreamEvent, StreamFault, StreamInput, StreamTransmit, TlsPolicy,
-};
+use offhook::xmpp::stream::{Stream, StreamConfig, StreamEvent, StreamFault, StreamInput, StreamTransmit, TlsPolicy};
 use prosody::coturn::wanted;
 use prosody::{Lab, PASSWORD};
 use std::collections::VecDeque;

@@ -230,7 +230,9 @@ impl Counter {
         let until = now + EXCHANGE;
         match self.at(now) {
             Self::Idle | Self::Theirs { .. } if !won => Self::Theirs { until },
-            Self::Idle | Self::Theirs { .. } | Self::Countered { .. } | Self::Insisted { .. } => Self::Insisted { until },
+            Self::Idle | Self::Theirs { .. } | Self::Countered { .. } | Self::Insisted { .. } => {
+                Self::Insisted { until }
+            }
         }
     }
 }

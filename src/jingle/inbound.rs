@@ -4,8 +4,8 @@
 use crate::fault::{Incompatible, PeerFault, ReasonCondition, answer};
 use crate::jingle::actions::{Verdict, verdict};
 use crate::jingle::content::{
-    Absorbed, Content, ContentKey, Quiet, Replace, Stage, answer_groups, application, carrier, ice_of, kept,
-    restrict, tagged,
+    Absorbed, Content, ContentKey, Quiet, Replace, Stage, answer_groups, application, carrier, ice_of, kept, restrict,
+    tagged,
 };
 use crate::jingle::offer::{NAME_BYTES, Protection, protection};
 use crate::jingle::session::{Body, End, EndedBy, Phase, Refusal, Role, Session, SessionEvent, say};

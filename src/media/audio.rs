@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 
-use super::codec::{
-    CodecName, Decoder, MAX_PACKET_SAMPLES, Negotiated, opus_has_fec, opus_is_dtx, packet_ticks,
-};
+use super::codec::{CodecName, Decoder, MAX_PACKET_SAMPLES, Negotiated, opus_has_fec, opus_is_dtx, packet_ticks};
 use super::comfort_noise::NoiseGenerator;
 use super::conceal::{FASTER_NEEDS, PcmQueue};
 use super::dtmf::{self, DtmfReceiver};

@@ -57,7 +57,12 @@ impl Sending {
         })
     }
 
-    pub(super) fn renegotiate(&mut self, old: &Negotiated, new: &Negotiated, config: &AudioConfig) -> Result<(), AudioError> {
+    pub(super) fn renegotiate(
+        &mut self,
+        old: &Negotiated,
+        new: &Negotiated,
+        config: &AudioConfig,
+    ) -> Result<(), AudioError> {
         if old.send != new.send || old.opus != new.opus {
             self.encoder = encoder(new, config)?;
             self.down = Resampler::new(PCM_RATE_HZ, new.send.sample_rate_hz());
