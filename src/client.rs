@@ -257,8 +257,9 @@ fn identity() -> Result<Arc<Identity>, Error> {
         return Ok(Arc::clone(identity));
     }
     let made = Identity::generate().map_err(|e| Error::Security(format!("no DTLS certificate can be made: {e}")))?;
+    let made = Arc::new(made);
     driver::warm_up(&made);
-    Ok(Arc::clone(IDENTITY.get_or_init(|| Arc::new(made))))
+    Ok(Arc::clone(IDENTITY.get_or_init(|| made)))
 }
 
 /// What happens outside of any call that the application already holds.

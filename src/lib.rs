@@ -142,6 +142,7 @@ pub mod fault;
 pub mod wire {
     pub mod bytestream;
     pub mod candidate;
+    mod chars;
     pub mod description;
     pub mod disco;
     pub mod file;
@@ -188,6 +189,7 @@ pub mod transport {
     pub mod stun;
     pub mod turn;
     pub(crate) mod turn_data;
+    pub mod warm_up;
 }
 
 /// Row 2: RTP frames to sound and back.

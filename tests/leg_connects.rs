@@ -110,7 +110,7 @@ fn flip(liar: bool, fingerprints: &mut [offhook::wire::candidate::Fingerprint]) 
 #[test]
 fn the_strongest_known_hash_decides_among_several_fingerprints() {
     use offhook::wire::candidate::Fingerprint;
-    let wrong = |hash: &str, len| Fingerprint { hash: hash.to_owned(), value: vec![7; len], setup: None };
+    let wrong = |hash: &str, len| Fingerprint { hash: hash.into(), value: vec![7; len], setup: None };
     for (extra, connects) in [
         (vec![wrong("sha-1", 20)], true),
         (vec![wrong("sha-256", 32)], true),

@@ -52,7 +52,7 @@ fn a_connected_leg_keeps_less_than_twenty_kilobytes() {
 /// Wall time, for the record: what holds in a release build is checked by the bench.
 #[test]
 fn creation_and_connection_are_timed() {
-    net::identity().warm_up(Instant::now());
+    offhook::transport::warm_up::warm_up(&net::identity(), Instant::now());
     let runs = 50;
     let (mut create, mut connect) = (Duration::ZERO, Duration::ZERO);
     for seed in 0..runs {

@@ -19,7 +19,7 @@ fn candidate(addr: &str) -> Candidate {
     let addr: SocketAddr = addr.parse().unwrap();
     Candidate {
         component: 1,
-        foundation: "1".to_owned(),
+        foundation: "1".into(),
         generation: 0,
         id: None,
         addr: CandidateAddr::Ip(addr.ip()),

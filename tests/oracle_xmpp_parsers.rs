@@ -16,7 +16,7 @@ use offhook::wire::jingle::{
     Action, Content, Creator, Disposition, Group, Jingle, Jmi, JmiKind, Proposed, Reason, Senders, Sid,
 };
 use offhook::wire::ns;
-use offhook::wire::xml::{Reader, Writer};
+use offhook::wire::xml::{Reader, Text, Writer};
 use proptest::prelude::*;
 use proptest::{collection::vec, option, sample::select};
 use xmpp_parsers::jingle as theirs;
@@ -28,14 +28,18 @@ fn text() -> impl Strategy<Value = String> {
     "[a-zA-Z0-9][a-zA-Z0-9 &<>'\"é漢😀.:/+=-]{0,11}".prop_map(|s| s)
 }
 
+fn short() -> impl Strategy<Value = Text> {
+    text().prop_map(Text::from)
+}
+
 fn parameter() -> impl Strategy<Value = Parameter> {
-    (text(), text()).prop_map(|(name, value)| Parameter { name, value: Some(value) })
+    (short(), short()).prop_map(|(name, value)| Parameter { name, value: Some(value) })
 }
 
 fn payload_type() -> impl Strategy<Value = PayloadType> {
-    let fb = (text(), option::of(text())).prop_map(|(kind, subtype)| RtcpFb { kind, subtype });
+    let fb = (short(), option::of(short())).prop_map(|(kind, subtype)| RtcpFb { kind, subtype });
     let number = || option::of(any::<u32>());
-    (0..=127u8, text(), (number(), number(), number()), 1..=255u8, vec(parameter(), 0..3), vec(fb, 0..3)).prop_map(
+    (0..=127u8, short(), (number(), number(), number()), 1..=255u8, vec(parameter(), 0..3), vec(fb, 0..3)).prop_map(
         |(id, name, (clock_rate_hz, ptime_ms, maxptime_ms), channels, parameters, rtcp_fb)| PayloadType {
             id,
             name,
@@ -51,15 +55,15 @@ fn payload_type() -> impl Strategy<Value = PayloadType> {
 }
 
 fn rtp() -> impl Strategy<Value = Description> {
-    let extension = (any::<u16>(), text(), select(vec![Senders::Both, Senders::Initiator, Senders::Responder]))
+    let extension = (any::<u16>(), short(), select(vec![Senders::Both, Senders::Initiator, Senders::Responder]))
         .prop_map(|(id, uri, senders)| HeaderExtension { id, uri, senders });
     // XEP-0339: a parameter of a source may lack its value.
-    let source_parameter = (text(), option::of(text())).prop_map(|(name, value)| Parameter { name, value });
+    let source_parameter = (short(), option::of(short())).prop_map(|(name, value)| Parameter { name, value });
     let source = (any::<u32>(), vec(source_parameter, 0..3)).prop_map(|(ssrc, parameters)| Source { ssrc, parameters });
     let group = (select(vec!["LS", "FID", "SRF", "ANAT", "FEC", "DDP"]), vec(any::<u32>(), 1..3))
-        .prop_map(|(semantics, sources)| SourceGroup { semantics: semantics.to_owned(), sources });
+        .prop_map(|(semantics, sources)| SourceGroup { semantics: semantics.into(), sources });
     (
-        (text(), option::of(any::<u32>()), any::<bool>()),
+        (short(), option::of(any::<u32>()), any::<bool>()),
         vec(payload_type(), 0..4),
         vec(extension, 0..3),
         vec(source, 0..3),
@@ -89,9 +93,9 @@ fn candidate() -> impl Strategy<Value = Candidate> {
     )
         .prop_map(|(a, b, kind, related, network)| Candidate {
             component: a.0,
-            foundation: a.1,
+            foundation: a.1.into(),
             generation: u32::from(a.2),
-            id: Some(a.3),
+            id: Some(a.3.into()),
             addr: CandidateAddr::Ip(b.0),
             port: b.1,
             priority: b.2,
@@ -170,8 +174,10 @@ fn jingle() -> impl Strategy<Value = Jingle> {
             text,
             detail: None,
         });
-    let group = (select(vec!["LS", "BUNDLE"]), vec(text(), 0..3))
-        .prop_map(|(semantics, names)| Group { semantics: semantics.to_owned(), names });
+    let group = (select(vec!["LS", "BUNDLE"]), vec(text(), 0..3)).prop_map(|(semantics, names)| Group {
+        semantics: semantics.into(),
+        names: names.into_iter().map(Text::from).collect(),
+    });
     (select(Action::ALL), text(), vec(content(), 1..3), option::of(group), option::of(reason)).prop_map(
         |(action, sid, mut contents, group, reason)| {
             if action == Action::SessionInitiate {
@@ -234,7 +240,7 @@ fn check_fields(ours: &Jingle, parsed: &theirs::Jingle) -> Result<(), TestCaseEr
         prop_assert_eq!(format!("{:?}", a.creator), format!("{:?}", b.creator));
         prop_assert_eq!(format!("{:?}", a.senders), format!("{:?}", b.senders.unwrap()));
         if let (Some(theirs::Description::Rtp(a)), Some(Description::Rtp(b))) = (&a.description, &b.description) {
-            prop_assert_eq!((&a.media, a.ssrc, a.rtcp_mux), (&b.media, b.ssrc, b.rtcp_mux));
+            prop_assert_eq!((&a.media[..], a.ssrc, a.rtcp_mux), (&b.media[..], b.ssrc, b.rtcp_mux));
             for (a, b) in a.payload_types.iter().zip(&b.payload_types) {
                 prop_assert_eq!((a.id, a.clockrate, a.channels.0), (b.id, b.clock_rate_hz, b.channels));
                 prop_assert_eq!((a.ptime, a.maxptime), (b.ptime_ms, b.maxptime_ms));

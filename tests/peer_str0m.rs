@@ -105,7 +105,7 @@ fn set_up(leg_initiates: bool, leg_is_client: bool) -> Call<Str0m> {
     let creds = leg.local_credentials();
     api.set_remote_ice_credentials(str0m::IceCreds { ufrag: creds.ufrag, pass: creds.pwd });
     let ours = leg.local_fingerprint().unwrap();
-    api.set_remote_fingerprint(str0m::config::Fingerprint { hash_func: ours.hash, bytes: ours.value });
+    api.set_remote_fingerprint(str0m::config::Fingerprint { hash_func: ours.hash.to_string(), bytes: ours.value });
     api.declare_media(mid, MediaKind::Audio);
     api.declare_stream_tx(ssrc, None, mid, None);
     api.expect_stream_rx(Ssrc::from(leg.ssrc().0), None, mid, None);
@@ -120,7 +120,7 @@ fn set_up(leg_initiates: bool, leg_is_client: bool) -> Call<Str0m> {
         (true, false) => Setup::Active,
         (false, _) => Setup::Actpass,
     };
-    let fingerprint = Fingerprint { hash: theirs.hash_func, value: theirs.bytes, setup: Some(setup) };
+    let fingerprint = Fingerprint { hash: theirs.hash_func.into(), value: theirs.bytes, setup: Some(setup) };
     leg.set_remote(now, Some(IceCreds { ufrag: creds.ufrag, pwd: creds.pass }), &[fingerprint]);
     add_candidate(&mut leg, now);
     let mut peer = Str0m {
@@ -139,7 +139,7 @@ fn set_up(leg_initiates: bool, leg_is_client: bool) -> Call<Str0m> {
 fn add_candidate(leg: &mut Leg, now: Instant) {
     let candidate = Candidate {
         component: 1,
-        foundation: "1".to_owned(),
+        foundation: "1".into(),
         generation: 0,
         id: None,
         addr: CandidateAddr::Ip(THEIRS.ip()),

@@ -178,7 +178,7 @@ fn set_up(leg_is_client: bool) -> Call<Webrtc> {
     assert_eq!(setup, if leg_is_client { Setup::Passive } else { Setup::Active });
     let theirs =
         IceCreds { ufrag: attribute(&sdp, "ice-ufrag").to_owned(), pwd: attribute(&sdp, "ice-pwd").to_owned() };
-    leg.set_remote(now, Some(theirs), &[Fingerprint { hash: "sha-256".to_owned(), value, setup: Some(setup) }]);
+    leg.set_remote(now, Some(theirs), &[Fingerprint { hash: "sha-256".into(), value, setup: Some(setup) }]);
     add_candidate(&mut leg, now);
     let mut peer = Webrtc { connection, connected: false, received: Vec::new(), rtcp: 0 };
     peer.drain();
@@ -204,7 +204,7 @@ fn send(connection: &mut RTCPeerConnection, now: Instant, seq: u16, payload: &[u
 fn add_candidate(leg: &mut Leg, now: Instant) {
     let candidate = Candidate {
         component: 1,
-        foundation: "1".to_owned(),
+        foundation: "1".into(),
         generation: 0,
         id: None,
         addr: CandidateAddr::Ip(THEIRS.ip()),

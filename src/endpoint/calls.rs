@@ -283,7 +283,7 @@ impl Endpoint {
         let media: Vec<Proposed> = contents
             .iter()
             .filter_map(offer::rtp)
-            .map(|d| Proposed { ns: ns::RTP.to_owned(), media: Some(d.media.clone()) })
+            .map(|d| Proposed { ns: ns::RTP.to_owned(), media: Some(d.media.to_string()) })
             .collect();
         let Some(content) = offer::audio(contents).cloned() else {
             // J166-03: acknowledged, then terminated; nothing rings.

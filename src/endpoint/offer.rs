@@ -50,12 +50,12 @@ pub(super) fn trickle(leg: &Leg, candidates: Vec<Candidate>, gathering_complete:
 
 fn description(payload_types: Vec<PayloadType>, leg: &Leg, cname: &str) -> RtpDescription {
     RtpDescription {
-        media: "audio".to_owned(),
+        media: "audio".into(),
         payload_types,
         rtcp_mux: true,
         sources: vec![Source {
             ssrc: leg.ssrc().0,
-            parameters: vec![Parameter { name: "cname".to_owned(), value: Some(cname.to_owned()) }],
+            parameters: vec![Parameter { name: "cname".into(), value: Some(cname.into()) }],
         }],
         ..RtpDescription::default()
     }
@@ -77,7 +77,7 @@ pub(super) fn offered(
         transport: Some(Transport::Ice(Box::new(local_transport(leg, candidates)))),
         security: None,
     };
-    (content, vec![Group { semantics: BUNDLE.to_owned(), names: vec![AUDIO.to_owned()] }])
+    (content, vec![Group { semantics: BUNDLE.into(), names: vec![AUDIO.into()] }])
 }
 
 /// The content of our session-accept for `theirs`, and the group if they had one for it (J338-03).
@@ -103,8 +103,8 @@ pub(super) fn answered(
         transport: Some(Transport::Ice(Box::new(local_transport(leg, candidates)))),
         security: None,
     };
-    let bundled = groups.iter().any(|g| g.semantics == BUNDLE && g.names.contains(&theirs.name));
-    let groups = bundled.then(|| Group { semantics: BUNDLE.to_owned(), names: vec![theirs.name.clone()] });
+    let bundled = groups.iter().any(|g| g.semantics == BUNDLE && g.names.iter().any(|n| *n == theirs.name));
+    let groups = bundled.then(|| Group { semantics: BUNDLE.into(), names: vec![theirs.name.as_str().into()] });
     (content, groups.into_iter().collect())
 }
 

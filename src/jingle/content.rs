@@ -562,7 +562,7 @@ pub fn answer_groups(offer: &[Group], answer: &[Group]) -> Vec<Group> {
     answer
         .iter()
         .filter_map(|group| {
-            let names: Vec<String> = group
+            let names: Vec<_> = group
                 .names
                 .iter()
                 .filter(|name| offer.iter().any(|o| o.semantics == group.semantics && o.names.contains(name)))
@@ -580,5 +580,5 @@ pub fn tagged<'a>(groups: &'a [Group], name: &str) -> Option<&'a str> {
         .iter()
         .find(|group| group.semantics == "BUNDLE" && group.names.iter().any(|n| n == name))
         .and_then(|group| group.names.first())
-        .map(String::as_str)
+        .map(AsRef::as_ref)
 }

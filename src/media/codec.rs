@@ -169,7 +169,7 @@ fn ours(id: u8, known: Known) -> PayloadType {
     };
     PayloadType {
         id,
-        name: name.to_owned(),
+        name: name.into(),
         clock_rate_hz: Some(clock_rate_hz),
         channels,
         parameters,
@@ -178,7 +178,7 @@ fn ours(id: u8, known: Known) -> PayloadType {
 }
 
 fn parameter(name: &str, value: &str) -> Parameter {
-    Parameter { name: name.to_owned(), value: Some(value.to_owned()) }
+    Parameter { name: name.into(), value: Some(value.into()) }
 }
 
 /// What we offer, in the order of `preference`: opus 111, G722 9, PCMU 0, PCMA 8, then CN 13 (with an 8 kHz codec) and
@@ -604,7 +604,7 @@ mod tests {
     fn pt(id: u8, name: &str, clock: u32, channels: u8, fmtp: &[(&str, &str)]) -> PayloadType {
         PayloadType {
             id,
-            name: name.to_owned(),
+            name: name.into(),
             clock_rate_hz: (clock > 0).then_some(clock),
             channels,
             parameters: fmtp.iter().map(|(name, value)| parameter(name, value)).collect(),

@@ -123,22 +123,7 @@ impl Identity {
     /// The sha-256 of the certificate, to be signalled with `setup`.
     #[must_use]
     pub fn fingerprint(&self, setup: Setup) -> Fingerprint {
-        Fingerprint { hash: "sha-256".to_owned(), value: self.sha256.clone(), setup: Some(setup) }
-    }
-
-    /// Runs one handshake in memory, so that no call pays for lazy initialisation.
-    pub fn warm_up(&self, now: Instant) {
-        let mut client = Dtls::new(self, DtlsRole::Client, Duration::ZERO);
-        let mut server = Dtls::new(self, DtlsRole::Server, Duration::ZERO);
-        client.start(now);
-        for _ in 0..8 {
-            while let Some(datagram) = client.poll_transmit() {
-                let _ = server.handle_input(now, &datagram);
-            }
-            while let Some(datagram) = server.poll_transmit() {
-                let _ = client.handle_input(now, &datagram);
-            }
-        }
+        Fingerprint { hash: "sha-256".into(), value: self.sha256.clone(), setup: Some(setup) }
     }
 }
 
@@ -628,11 +613,11 @@ mod tests {
             ("sha-512", &digest::SHA512),
         ] {
             let value = digest::digest(algorithm, der).as_ref().to_vec();
-            let fingerprint = Fingerprint { hash: hash.to_owned(), value, setup: None };
+            let fingerprint = Fingerprint { hash: hash.into(), value, setup: None };
             assert!(matching(std::slice::from_ref(&fingerprint), der).is_some(), "{hash}");
             assert!(matching(std::slice::from_ref(&fingerprint), b"another").is_none(), "{hash}");
         }
-        let unknown = Fingerprint { hash: "md5".to_owned(), value: vec![0; 16], setup: None };
+        let unknown = Fingerprint { hash: "md5".into(), value: vec![0; 16], setup: None };
         assert!(matching(&[unknown], der).is_none());
     }
 

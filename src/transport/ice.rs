@@ -164,9 +164,9 @@ impl Ice {
         let hidden = if relay_only { addr.ip() } else { base.ip() };
         Some(Candidate {
             component: 1,
-            foundation: self.foundation(kind, hidden),
+            foundation: self.foundation(kind, hidden).into(),
             generation: self.generation,
-            id: Some(token(rng, 10)),
+            id: Some(token(rng, 10).into()),
             addr: CandidateAddr::Ip(addr.ip()),
             port: addr.port(),
             priority,
@@ -200,7 +200,7 @@ impl Ice {
         };
         self.signalled.push((addr, candidate.kind));
         self.agent.add_remote_candidate(str0m::Candidate::from_parts(
-            candidate.foundation.clone(),
+            candidate.foundation.to_string(),
             1,
             Protocol::Udp,
             candidate.priority.clamp(1, MAX_PRIORITY),

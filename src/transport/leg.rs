@@ -67,6 +67,10 @@ pub struct Leg {
     role_due: Option<Instant>,
     unresolved: Vec<(String, Candidate)>,
     no_more_remote: bool,
+    /// The path in use, and whether it starts at a socket of ours: all that a packet of payload has to look up.
+    in_use: Option<(Path, bool)>,
+    /// The next deadline but RTCP's, until something other than payload changes it.
+    due: Option<Option<(Instant, LegTimer)>>,
     rtcp: RtcpSession,
     /// RTP clock of received payload types.
     clocks: Vec<(u8, u32)>,
@@ -115,6 +119,8 @@ impl Leg {
             role_due: None,
             unresolved: Vec::new(),
             no_more_remote: false,
+            in_use: None,
+            due: None,
             rtcp,
             clocks: Vec::new(),
             // RFC 3711 §3.3.1: below 2^15, so that an early rollover cannot be missed.
@@ -313,6 +319,11 @@ impl Leg {
         datagram: &'b mut [u8],
     ) -> Option<Received<'b>> {
         let mut path = Path { local, remote: source };
+        // Nearly every datagram is a packet of payload on the path in use.
+        if matches!(self.in_use, Some((in_use, true)) if in_use == path) && matches!(datagram.first(), Some(128..=191))
+        {
+            return self.handle_payload(now, datagram);
+        }
         let mut inner: Range<usize> = 0..datagram.len();
         if let Way::Ice { gatherer, .. } = &mut self.way {
             match gatherer.handle_datagram(now, local, source, datagram) {
@@ -333,12 +344,7 @@ impl Leg {
             _ if self.phase == Phase::Ended => self.dropped += 1,
             Some(0..=3) => self.handle_stun(now, path, bytes),
             Some(20..=63) if self.is_known(path) => self.handle_dtls(now, path, bytes),
-            // RFC 5761 §4: RTCP packet types look like payload types 64 to 95 with the marker.
-            Some(128..=191) if self.is_known(path) => match bytes.get(1) {
-                Some(192..=223) => self.handle_rtcp(now, bytes),
-                Some(_) => return self.handle_rtp(now, bytes),
-                None => self.dropped += 1,
-            },
+            Some(128..=191) if self.is_known(path) => return self.handle_payload(now, bytes),
             Some(_) | None => self.dropped += 1,
         }
         None
@@ -359,9 +365,8 @@ impl Leg {
         if self.phase != Phase::Connected {
             return None;
         }
-        let path = self.path()?;
+        let (path, direct) = self.in_use?;
         let header = RtpHeader { marker, payload_type, seq: SeqNo(self.next_seq), time, ssrc: self.rtcp.ssrc() };
-        let direct = self.sockets.contains(&path.local);
         let packet = if direct { &mut *out } else { &mut self.scratch };
         packet.clear();
         header.write(packet);
@@ -372,6 +377,8 @@ impl Leg {
         if direct {
             return Some(Route { local: path.local, destination: path.remote });
         }
+        // The relay may want a permission or a channel first.
+        self.due = None;
         let Way::Ice { gatherer, .. } = &mut self.way else { return None };
         let (local, destination) = gatherer.route(now, path.local, path.remote, &self.scratch, out)?;
         Some(Route { local, destination })
@@ -379,6 +386,7 @@ impl Leg {
 
     /// Time has come to `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.due = None;
         if let Way::Ice { ice, gatherer } = &mut self.way {
             gatherer.handle_timeout(now);
             if self.phase != Phase::Ended {
@@ -414,7 +422,13 @@ impl Leg {
             self.transmits.shrink_to_fit();
         }
         match &mut self.way {
-            Way::Ice { gatherer, .. } => own.or_else(|| gatherer.poll_transmit()),
+            Way::Ice { gatherer, .. } => own.or_else(|| {
+                let relayed = gatherer.poll_transmit();
+                if relayed.is_some() {
+                    self.due = None;
+                }
+                relayed
+            }),
             Way::Plain { .. } => own,
         }
     }
@@ -430,6 +444,21 @@ impl Leg {
 
     /// When `handle_timeout` is wanted, and what for.
     pub fn poll_timeout(&mut self) -> Option<(Instant, LegTimer)> {
+        let due = match self.due {
+            Some(known) => known,
+            None => {
+                let due = self.next_due();
+                *self.due.insert(due)
+            }
+        };
+        let report = if self.phase == Phase::Connected { self.rtcp.poll_timeout() } else { None };
+        match (due, report.map(|at| (at, LegTimer::Rtcp))) {
+            (Some(other), Some(report)) => Some(if report.0 < other.0 { report } else { other }),
+            (other, report) => other.or(report),
+        }
+    }
+
+    fn next_due(&mut self) -> Option<(Instant, LegTimer)> {
         let mut due: Option<(Instant, LegTimer)> = None;
         let mut offer = |at: Option<Instant>, timer: LegTimer| {
             if let Some(at) = at
@@ -451,8 +480,7 @@ impl Leg {
         offer(self.role_due, LegTimer::Dtls);
         match self.phase {
             Phase::Connecting { since } => offer(Some(since + self.config.timers.connect), LegTimer::Connect),
-            Phase::Connected => offer(self.rtcp.poll_timeout(), LegTimer::Rtcp),
-            Phase::Idle | Phase::Ended => {}
+            Phase::Idle | Phase::Connected | Phase::Ended => {}
         }
         due
     }
@@ -461,6 +489,7 @@ impl Leg {
     /// with all local candidates, then call `set_remote` with the peer's new ones.
     pub fn ice_restart(&mut self, now: Instant) -> IceCreds {
         self.no_more_remote = false;
+        self.due = None;
         match &mut self.way {
             Way::Ice { ice, .. } => ice.restart(now, &mut self.rng),
             Way::Plain { .. } => self.local_credentials(),
@@ -548,6 +577,16 @@ impl Leg {
         self.drive(now);
     }
 
+    /// RFC 5761 §4: RTCP packet types look like payload types 64 to 95 with the marker.
+    fn handle_payload<'b>(&mut self, now: Instant, bytes: &'b mut [u8]) -> Option<Received<'b>> {
+        match bytes.get(1) {
+            Some(192..=223) => self.handle_rtcp(now, bytes),
+            Some(_) => return self.handle_rtp(now, bytes),
+            None => self.dropped += 1,
+        }
+        None
+    }
+
     fn handle_rtcp(&mut self, now: Instant, bytes: &mut [u8]) {
         match self.security.unprotect_rtcp(bytes).and_then(|length| bytes.get(..length)) {
             Some(compound) if self.rtcp.handle_input(now, compound).is_ok() => self.drain_rtcp(now),
@@ -629,6 +668,7 @@ impl Leg {
 
     /// Carries what one part has for another until nothing is left.
     fn drive(&mut self, now: Instant) {
+        self.due = None;
         if self.phase == Phase::Ended {
             return;
         }
@@ -640,6 +680,7 @@ impl Leg {
             // A client speaks once a path works; `start` does nothing the second time.
             dtls.start(now);
         }
+        self.in_use = self.path().map(|path| (path, self.sockets.contains(&path.local)));
         self.drain_dtls(now);
         self.finish_handshake(now);
         self.report_connected();
@@ -788,5 +829,7 @@ impl Leg {
             gatherer.close(now);
         }
         self.phase = Phase::Ended;
+        self.in_use = None;
+        self.due = None;
     }
 }

@@ -3,7 +3,7 @@
 //! Read XEP-0176 §5.3 and XEP-0320 §1 before touching this file.
 
 use super::ns;
-use super::xml::{Reader, Result, Writer};
+use super::xml::{Reader, Result, Text, Writer};
 use crate::config::wire;
 use crate::fault::{Malformed, names};
 use std::net::IpAddr;
@@ -227,11 +227,11 @@ pub struct Candidate {
     /// 1 = RTP, 2 = RTCP.
     pub component: u8,
     /// Any string.
-    pub foundation: String,
+    pub foundation: Text,
     /// 0 if absent (facts §7).
     pub generation: u32,
     /// Jingle only; absent from some peers.
-    pub id: Option<String>,
+    pub id: Option<Text>,
     /// Where.
     pub addr: CandidateAddr,
     /// 0 only for active TCP (port 9 by rule).
@@ -241,7 +241,7 @@ pub struct Candidate {
     /// How.
     pub protocol: CandidateProtocol,
     /// `active`, `passive`, `so` with TCP.
-    pub tcptype: Option<String>,
+    pub tcptype: Option<Text>,
     /// What kind.
     pub kind: CandidateKind,
     /// Related address of a reflexive or relayed candidate.
@@ -282,15 +282,15 @@ impl Candidate {
         let related = r.attr("rel-addr").and_then(|a| a.trim().parse().ok());
         Some(Self {
             component,
-            foundation: r.attr("foundation").unwrap_or("0").to_owned(),
+            foundation: r.attr("foundation").unwrap_or("0").into(),
             generation: number_or(r, "generation", 0)?,
-            id: r.attr("id").filter(|id| !id.is_empty()).map(str::to_owned),
+            id: r.attr("id").filter(|id| !id.is_empty()).map(Text::from),
             addr: CandidateAddr::read(r.attr("ip")?)?,
             port,
             priority,
             protocol,
             tcptype: match protocol {
-                CandidateProtocol::Tcp => r.attr("tcptype").map(str::to_owned),
+                CandidateProtocol::Tcp => r.attr("tcptype").map(Text::from),
                 CandidateProtocol::Udp => None,
             },
             kind: CandidateKind::parse(r.attr("type")?)?,
@@ -333,7 +333,7 @@ names! {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fingerprint {
     /// `sha-256`, `sha-1`, … in lower case.
-    pub hash: String,
+    pub hash: Text,
     /// The digest, from colon-separated hex; white space round it is stripped (J320-01).
     pub value: Vec<u8>,
     /// Missing reads as actpass.
@@ -347,7 +347,7 @@ impl Fingerprint {
     /// [`Malformed`] without hash, for an unknown setup, or if the text is not hex: a fingerprint is never passed over.
     pub fn read(r: &mut Reader<'_>) -> Result<Self> {
         const BAD: Malformed = Malformed::BadValue { element: "fingerprint", what: "text" };
-        let mut hash = r.need("fingerprint", "hash")?.trim().to_owned();
+        let mut hash = Text::from(r.need("fingerprint", "hash")?.trim());
         hash.make_ascii_lowercase();
         // J320-02: missing is actpass to the layer above.
         let setup = match r.attr("setup").map(str::trim) {
@@ -661,7 +661,7 @@ pub(crate) mod tests {
 
     pub(crate) fn fingerprint() -> impl Strategy<Value = Fingerprint> {
         ("[a-z0-9-]{1,8}", vec(any::<u8>(), 1..=64), option::of(select(Setup::ALL)))
-            .prop_map(|(hash, value, setup)| Fingerprint { hash, value, setup })
+            .prop_map(|(hash, value, setup)| Fingerprint { hash: hash.into(), value, setup })
     }
 
     pub(crate) fn candidate() -> impl Strategy<Value = Candidate> {
@@ -680,14 +680,14 @@ pub(crate) mod tests {
         );
         (first, second).prop_map(|(a, b)| Candidate {
             component: a.0,
-            foundation: a.1,
+            foundation: a.1.into(),
             generation: a.2,
-            id: Some(a.3),
+            id: Some(a.3.into()),
             addr: a.4,
             port: a.5,
             priority: b.0,
             protocol: b.1,
-            tcptype: b.2.filter(|_| b.1 == CandidateProtocol::Tcp),
+            tcptype: b.2.filter(|_| b.1 == CandidateProtocol::Tcp).map(Text::from),
             kind: b.3,
             related: b.4,
             network: Some(b.5),

@@ -4,7 +4,7 @@
 use super::file::{FileVerb, read_file};
 use super::jingle::{Creator, Senders, read_creator, read_senders};
 use super::ns;
-use super::xml::{Reader, Result, Writer};
+use super::xml::{Reader, Result, Text, Writer};
 use crate::config::wire;
 use crate::fault::{Malformed, names};
 
@@ -79,8 +79,8 @@ pub(super) fn number<T: std::str::FromStr>(
     }
 }
 
-fn text_of(r: &Reader<'_>, name: &str) -> Option<String> {
-    r.attr(name).filter(|v| !v.is_empty()).map(str::to_owned)
+fn text_of(r: &Reader<'_>, name: &str) -> Option<Text> {
+    r.attr(name).filter(|v| !v.is_empty()).map(Text::from)
 }
 
 pub(super) fn keep<T>(list: &mut Vec<T>, item: Option<T>) {
@@ -93,13 +93,13 @@ pub(super) fn keep<T>(list: &mut Vec<T>, item: Option<T>) {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RtpDescription {
     /// `audio`, `video`, …
-    pub media: String,
+    pub media: Text,
     /// SSRC of the sender (attribute).
     pub ssrc: Option<u32>,
     /// In preference order (J167-07).
     pub payload_types: Vec<PayloadType>,
     /// `<bandwidth type/>` and kilobits per second.
-    pub bandwidth: Vec<(String, String)>,
+    pub bandwidth: Vec<(Text, Text)>,
     /// RTP and RTCP share a port, RFC 5761.
     pub rtcp_mux: bool,
     /// RFC 5506.
@@ -131,7 +131,7 @@ impl RtpDescription {
             return Err(Malformed::BadValue { element: "description", what: "media" });
         }
         let mut rtp = Self {
-            media: media.to_owned(),
+            media: media.into(),
             // A hint only: text before 0167 1.2.3.
             ssrc: r.attr("ssrc").and_then(|v| v.trim().parse().ok()),
             ..Self::default()
@@ -150,7 +150,7 @@ impl RtpDescription {
             }
             "bandwidth" if near(r, ns::RTP) => {
                 if let Some(kind) = text_of(r, "type") {
-                    let value = r.text()?.trim().to_owned();
+                    let value = r.text()?.trim().into();
                     keep(&mut self.bandwidth, Some((kind, value)));
                 }
             }
@@ -234,7 +234,7 @@ pub struct PayloadType {
     /// 0 to 127.
     pub id: u8,
     /// Empty is allowed for static types below 96.
-    pub name: String,
+    pub name: Text,
     /// RTP clock.
     pub clock_rate_hz: Option<u32>,
     /// 1 if absent (J167-08).
@@ -268,7 +268,7 @@ impl PayloadType {
         }
         let mut pt = Self {
             id,
-            name: name.to_owned(),
+            name: name.into(),
             clock_rate_hz: number(r, E, "clockrate")?,
             channels: number(r, E, "channels")?.unwrap_or(1).max(1),
             ptime_ms: number(r, E, "ptime")?,
@@ -320,14 +320,14 @@ impl PayloadType {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parameter {
     /// Case-sensitive.
-    pub name: String,
+    pub name: Text,
     /// Absent from some peers (facts §7).
-    pub value: Option<String>,
+    pub value: Option<Text>,
 }
 
 impl Parameter {
     fn read(r: &Reader<'_>) -> Self {
-        Self { name: r.attr("name").unwrap_or("").to_owned(), value: r.attr("value").map(str::to_owned) }
+        Self { name: r.attr("name").unwrap_or("").into(), value: r.attr("value").map(Text::from) }
     }
 
     fn write(&self, w: &mut Writer<'_>) {
@@ -340,9 +340,9 @@ impl Parameter {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RtcpFb {
     /// `nack`, `ccm`, …
-    pub kind: String,
+    pub kind: Text,
     /// `pli`, `fir`, …
-    pub subtype: Option<String>,
+    pub subtype: Option<Text>,
 }
 
 impl RtcpFb {
@@ -357,7 +357,7 @@ pub struct HeaderExtension {
     /// 1 to 14, 1 to 255, or 4096 to 4351 while negotiating (J294-02).
     pub id: u16,
     /// Which extension.
-    pub uri: String,
+    pub uri: Text,
     /// `Both` if absent.
     pub senders: Senders,
 }
@@ -414,7 +414,7 @@ impl Source {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceGroup {
     /// `FID`, `FEC-FR`, …
-    pub semantics: String,
+    pub semantics: Text,
     /// In order.
     pub sources: Vec<u32>,
 }
@@ -482,13 +482,13 @@ impl Encryption {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Crypto {
     /// Number that pairs offer and answer.
-    pub tag: String,
+    pub tag: Text,
     /// `AES_CM_128_HMAC_SHA1_80`, …
-    pub suite: String,
+    pub suite: Text,
     /// `inline:…`, secret.
-    pub key_params: String,
+    pub key_params: Text,
     /// Rarely present.
-    pub session_params: Option<String>,
+    pub session_params: Option<Text>,
 }
 
 impl std::fmt::Debug for Crypto {
@@ -640,11 +640,12 @@ pub(crate) mod tests {
 
     fn parameter() -> impl Strategy<Value = Parameter> {
         (option::of(text()), option::of(text()))
-            .prop_map(|(name, value)| Parameter { name: name.unwrap_or_default(), value })
+            .prop_map(|(name, value)| Parameter { name: name.unwrap_or_default().into(), value: value.map(Text::from) })
     }
 
     fn rtcp_fb() -> impl Strategy<Value = RtcpFb> {
-        (text(), option::of(text())).prop_map(|(kind, subtype)| RtcpFb { kind, subtype })
+        (text(), option::of(text()))
+            .prop_map(|(kind, subtype)| RtcpFb { kind: kind.into(), subtype: subtype.map(Text::from) })
     }
 
     fn payload_type() -> impl Strategy<Value = PayloadType> {
@@ -657,7 +658,7 @@ pub(crate) mod tests {
         )
             .prop_map(|(a, b, parameters, rtcp_fb, named)| PayloadType {
                 id: a.0,
-                name: if named || a.0 >= 96 { a.1 } else { String::new() },
+                name: if named || a.0 >= 96 { a.1.into() } else { Text::default() },
                 clock_rate_hz: a.2,
                 channels: a.3,
                 ptime_ms: b.0,
@@ -669,28 +670,33 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn rtp() -> impl Strategy<Value = RtpDescription> {
-        let crypto = (text(), text(), text(), option::of(text()))
-            .prop_map(|(tag, suite, key_params, session_params)| Crypto { tag, suite, key_params, session_params });
+        let crypto =
+            (text(), text(), text(), option::of(text())).prop_map(|(tag, suite, key_params, session_params)| Crypto {
+                tag: tag.into(),
+                suite: suite.into(),
+                key_params: key_params.into(),
+                session_params: session_params.map(Text::from),
+            });
         let encryption =
             (any::<bool>(), vec(crypto, 0..3)).prop_map(|(required, cryptos)| Encryption { required, cryptos });
         let extension = (any::<u16>(), text(), select(Senders::ALL)).prop_map(|(id, uri, senders)| HeaderExtension {
             id,
-            uri,
+            uri: uri.into(),
             senders,
         });
         let source = (any::<u32>(), vec(parameter(), 0..3)).prop_map(|(ssrc, parameters)| Source { ssrc, parameters });
-        let group =
-            (text(), vec(any::<u32>(), 0..3)).prop_map(|(semantics, sources)| SourceGroup { semantics, sources });
+        let group = (text(), vec(any::<u32>(), 0..3))
+            .prop_map(|(semantics, sources)| SourceGroup { semantics: semantics.into(), sources });
         (
             (text(), option::of(any::<u32>()), vec(payload_type(), 0..4), vec((text(), token()), 0..2)),
             (any::<[bool; 3]>(), option::of(encryption), vec(rtcp_fb(), 0..3), option::of(any::<u32>())),
             (vec(extension, 0..3), vec(source, 0..3), vec(group, 0..3)),
         )
             .prop_map(|(a, b, c)| RtpDescription {
-                media: a.0,
+                media: a.0.into(),
                 ssrc: a.1,
                 payload_types: a.2,
-                bandwidth: a.3,
+                bandwidth: a.3.into_iter().map(|(kind, value)| (kind.into(), value.into())).collect(),
                 rtcp_mux: b.0[0],
                 rtcp_reduced_size: b.0[1],
                 encryption: b.1,
@@ -821,7 +827,7 @@ pub(crate) mod tests {
         )
         .unwrap();
         let expected = [("111/111", None), ("apt", Some("1")), ("", Some("bare"))]
-            .map(|(name, value)| Parameter { name: name.into(), value: value.map(str::to_owned) });
+            .map(|(name, value)| Parameter { name: name.into(), value: value.map(Text::from) });
         assert_eq!(rtp.payload_types[0].parameters, expected);
     }
 

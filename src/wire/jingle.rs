@@ -6,7 +6,7 @@ use super::description::{Description, Info};
 use super::file::FileVerb;
 use super::jid::Jid;
 use super::ns;
-use super::xml::{Reader, Result, Writer};
+use super::xml::{Reader, Result, Text, Writer};
 use crate::config::wire;
 use crate::fault::{JingleCondition, Malformed, ReasonCondition, names};
 
@@ -490,9 +490,9 @@ pub fn write_error_condition(condition: JingleCondition, w: &mut Writer<'_>) {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
     /// `BUNDLE`, `LS`, …
-    pub semantics: String,
+    pub semantics: Text,
     /// Content names in order; the first is the tagged transport.
-    pub names: Vec<String>,
+    pub names: Vec<Text>,
 }
 
 impl Group {
@@ -501,13 +501,13 @@ impl Group {
     /// # Errors
     /// [`Malformed`] without semantics.
     pub fn read(r: &mut Reader<'_>) -> Result<Self> {
-        let mut group = Self { semantics: r.need("group", "semantics")?.to_owned(), names: Vec::new() };
+        let mut group = Self { semantics: r.need("group", "semantics")?.into(), names: Vec::new() };
         r.children(|r| {
             if r.tag().name() == "content"
                 && group.names.len() < wire::CONTENTS
                 && let Some(name) = r.attr("name")
             {
-                group.names.push(name.to_owned());
+                group.names.push(name.into());
             }
             Ok(())
         })?;
@@ -740,7 +740,10 @@ mod tests {
                     | Action::TransportInfo
             );
             let jid = || option::of(select(vec!["a@b.example/c", "ö@x.example"]).prop_map(|j| j.parse().unwrap()));
-            let group = (token(), vec(text(), 0..3)).prop_map(|(semantics, names)| Group { semantics, names });
+            let group = (token(), vec(text(), 0..3)).prop_map(|(semantics, names)| Group {
+                semantics: semantics.into(),
+                names: names.into_iter().map(Text::from).collect(),
+            });
             (
                 sid(),
                 jid(),

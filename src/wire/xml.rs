@@ -14,6 +14,7 @@
 //! assert_eq!(text, "hi");
 //! ```
 
+use super::chars::{cdata, is_name, plain_text, qualified_name, quoted_value, reference, skip_space};
 use crate::config::XmlLimits;
 use crate::fault::{Malformed, StreamCondition};
 use quick_xml::events::Event;
@@ -22,6 +23,10 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 pub use super::framer::{Frame, Framer};
+
+/// A string that needs no allocation up to 24 bytes: nearly every name, id and parameter of a codec, a candidate or a
+/// content is as short as that.
+pub use compact_str::CompactString as Text;
 
 /// Result of a codec.
 pub type Result<T, E = Malformed> = std::result::Result<T, E>;
@@ -346,17 +351,10 @@ impl<'a> Reader<'a> {
                 self.end();
                 Ok(Token::End)
             }
-            Event::Text(_) => {
-                check_chars(raw)?;
-                if raw.contains("]]>") {
-                    return Err(xml(StreamCondition::NotWellFormed, "]]> in text"));
-                }
-                Ok(Token::Text(line_ends(raw)))
-            }
+            Event::Text(_) => Ok(Token::Text(plain_text(raw)?)),
             Event::CData(_) => {
                 let text = raw.strip_prefix("<![CDATA[").and_then(|r| r.strip_suffix("]]>")).unwrap_or("");
-                check_chars(text)?;
-                Ok(Token::Text(line_ends(text)))
+                Ok(Token::Text(cdata(text)?))
             }
             Event::GeneralRef(_) => {
                 let name = raw.strip_prefix('&').and_then(|r| r.strip_suffix(';')).unwrap_or("");
@@ -384,37 +382,30 @@ impl<'a> Reader<'a> {
             return Err(xml(StreamCondition::PolicyViolation, "nested too deep"));
         }
         self.attributes.clear();
-        let name_len = raw.find(|c: char| c.is_ascii_whitespace()).unwrap_or(raw.len());
-        let (name, mut rest) = raw.split_at(name_len);
-        let (prefix, local) = split_name(name)?;
+        let (prefix, local, mut at) = qualified_name(raw, 0)?;
         loop {
-            let trimmed = rest.trim_start_matches([' ', '\t', '\r', '\n']);
-            if trimmed.is_empty() {
+            let next = skip_space(raw, at);
+            if next == raw.len() {
                 break;
             }
-            if trimmed.len() == rest.len() {
+            if next == at {
                 return Err(xml(StreamCondition::NotWellFormed, "no space before an attribute"));
             }
-            rest = self.attribute(trimmed)?;
+            at = self.attribute(raw, next)?;
         }
         self.check_attributes()?;
         self.tag = Tag { ns: self.lookup(prefix)?.uri.clone(), name: local };
         Ok(())
     }
 
-    /// Reads one attribute from the start of `raw` and gives what follows it.
-    fn attribute(&mut self, raw: &'a str) -> Result<&'a str> {
-        const BAD: Malformed = xml(StreamCondition::NotWellFormed, "bad attribute");
-        let (name, rest) = raw.split_once('=').ok_or(BAD)?;
-        let (prefix, local) = split_name(name.trim_end_matches([' ', '\t', '\r', '\n']))?;
-        let rest = rest.trim_start_matches([' ', '\t', '\r', '\n']);
-        let quote = rest.chars().next().filter(|c| matches!(c, '"' | '\'')).ok_or(BAD)?;
-        let (value, rest) = rest.get(1..).and_then(|r| r.split_once(quote)).ok_or(BAD)?;
-        if value.contains('<') {
-            return Err(xml(StreamCondition::NotWellFormed, "< in an attribute"));
+    /// Reads the attribute at `at` and says where it ends.
+    fn attribute(&mut self, raw: &'a str, at: usize) -> Result<usize> {
+        let (prefix, local, at) = qualified_name(raw, at)?;
+        let at = skip_space(raw, at);
+        if raw.as_bytes().get(at) != Some(&b'=') {
+            return Err(xml(StreamCondition::NotWellFormed, "attribute without a value"));
         }
-        check_chars(value)?;
-        let value = attribute_value(value)?;
+        let (value, at) = quoted_value(raw, skip_space(raw, at + 1))?;
         if prefix == "xmlns" || (prefix.is_empty() && local == "xmlns") {
             let bound = if prefix.is_empty() { "" } else { local };
             self.bind(bound, value)?;
@@ -424,7 +415,7 @@ impl<'a> Reader<'a> {
             }
             self.attributes.push(Attribute { prefix, name: local, value });
         }
-        Ok(rest)
+        Ok(at)
     }
 
     fn bind(&mut self, prefix: &'a str, uri: Cow<'a, str>) -> Result<()> {
@@ -508,94 +499,6 @@ pub(super) fn lenient<T>(read: Result<T>) -> Result<Option<T>> {
         Err(fault) if fault.ends_stream() => Err(fault),
         Err(_) => Ok(None),
     }
-}
-
-fn split_name(name: &str) -> Result<(&str, &str)> {
-    let (prefix, local) = name.split_once(':').unwrap_or(("", name));
-    let fine = |n: &str| {
-        n.chars().enumerate().all(|(i, c)| if i == 0 { name_start(c) } else { name_start(c) || name_more(c) })
-    };
-    if local.is_empty() || (prefix.is_empty() && name.contains(':')) || !fine(local) || !fine(prefix) {
-        return Err(xml(StreamCondition::NotWellFormed, "bad name"));
-    }
-    Ok((prefix, local))
-}
-
-/// NameStartChar of XML 1.0 §2.3 without the colon.
-fn name_start(c: char) -> bool {
-    matches!(c, 'a'..='z' | 'A'..='Z' | '_' | '\u{C0}'..='\u{D6}' | '\u{D8}'..='\u{F6}' | '\u{F8}'..='\u{2FF}'
-        | '\u{370}'..='\u{37D}' | '\u{37F}'..='\u{1FFF}' | '\u{200C}'..='\u{200D}' | '\u{2070}'..='\u{218F}'
-        | '\u{2C00}'..='\u{2FEF}' | '\u{3001}'..='\u{D7FF}' | '\u{F900}'..='\u{FDCF}' | '\u{FDF0}'..='\u{FFFD}'
-        | '\u{10000}'..='\u{EFFFF}')
-}
-
-fn name_more(c: char) -> bool {
-    matches!(c, '0'..='9' | '-' | '.' | '\u{B7}' | '\u{300}'..='\u{36F}' | '\u{203F}'..='\u{2040}')
-}
-
-/// Char of XML 1.0 §2.2.
-fn is_char(c: char) -> bool {
-    matches!(c, '\t' | '\n' | '\r' | ' '..='\u{D7FF}' | '\u{E000}'..='\u{FFFD}' | '\u{10000}'..='\u{10FFFF}')
-}
-
-fn check_chars(text: &str) -> Result<()> {
-    // U+FFFE and U+FFFF are the only forbidden ones past ASCII; they start with byte EF.
-    let suspicious = text.bytes().any(|b| (b < 0x20 && !matches!(b, b'\t' | b'\n' | b'\r')) || b == 0xEF);
-    if suspicious && !text.chars().all(is_char) {
-        return Err(xml(StreamCondition::NotWellFormed, "forbidden character"));
-    }
-    Ok(())
-}
-
-/// The predefined entities and character references, RFC 6120 §11.1 and §11.2.
-fn reference(name: &str) -> Result<char> {
-    const BAD: Malformed = xml(StreamCondition::NotWellFormed, "bad reference");
-    match name {
-        "amp" => Ok('&'),
-        "lt" => Ok('<'),
-        "gt" => Ok('>'),
-        "quot" => Ok('"'),
-        "apos" => Ok('\''),
-        _ => {
-            let number = name.strip_prefix('#').ok_or(xml(StreamCondition::RestrictedXml, "entity reference"))?;
-            let code = match number.strip_prefix('x') {
-                Some(hex) if !hex.is_empty() && hex.bytes().all(|b| b.is_ascii_hexdigit()) => {
-                    u32::from_str_radix(hex, 16)
-                }
-                None if !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) => number.parse(),
-                Some(_) | None => return Err(BAD),
-            };
-            code.ok().and_then(char::from_u32).filter(|c| is_char(*c)).ok_or(BAD)
-        }
-    }
-}
-
-/// XML 1.0 §2.11: one line end.
-fn line_ends(text: &str) -> Cow<'_, str> {
-    if text.contains('\r') { Cow::Owned(text.replace("\r\n", "\n").replace('\r', "\n")) } else { Cow::Borrowed(text) }
-}
-
-/// XML 1.0 §3.3.3: references are replaced, literal white space becomes a space each.
-fn attribute_value(value: &str) -> Result<Cow<'_, str>> {
-    if !value.bytes().any(|b| matches!(b, b'&' | b'\t' | b'\n' | b'\r')) {
-        return Ok(Cow::Borrowed(value));
-    }
-    let mut out = String::with_capacity(value.len());
-    let mut rest = value;
-    while let Some(at) = rest.find(['&', '\t', '\n', '\r']) {
-        let (before, from) = rest.split_at(at);
-        out.push_str(before);
-        if let Some(after) = from.strip_prefix('&') {
-            let (name, more) = after.split_once(';').ok_or(xml(StreamCondition::NotWellFormed, "bare ampersand"))?;
-            out.push(reference(name)?);
-            rest = more;
-        } else {
-            out.push(' ');
-            rest = from.strip_prefix("\r\n").or_else(|| from.get(1..)).unwrap_or("");
-        }
-    }
-    out.push_str(rest);
-    Ok(Cow::Owned(out))
 }
 
 /// Writes elements into a reused buffer without allocating. It cannot emit ill-formed text: values are escaped and
@@ -702,7 +605,7 @@ impl<'b> Writer<'b> {
     /// An empty element whose name is not ours, such as a reason's detail that is passed on. Writes nothing if `name`
     /// is not a local name of XML.
     pub fn foreign(&mut self, ns: &str, name: &str) -> &mut Self {
-        if !name.contains(':') && split_name(name).is_ok() {
+        if is_name(name) {
             self.seal();
             self.out.push('<');
             self.out.push_str(name);
@@ -751,6 +654,7 @@ fn escape(out: &mut String, text: &str) {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use super::super::chars::is_char;
     use super::*;
     use crate::wire::ns;
     use proptest::prelude::*;

@@ -28,10 +28,10 @@ use std::time::{Duration, Instant};
 /// A content with everything a call needs.
 pub fn content(creator: Creator, name: &str, media: &str, setup: Setup) -> Content {
     let rtp = RtpDescription {
-        media: media.to_owned(),
+        media: media.into(),
         payload_types: vec![PayloadType {
             id: 111,
-            name: "opus".to_owned(),
+            name: "opus".into(),
             clock_rate_hz: Some(48_000),
             channels: 2,
             ..PayloadType::default()
@@ -42,7 +42,7 @@ pub fn content(creator: Creator, name: &str, media: &str, setup: Setup) -> Conte
     let ice = IceTransport {
         ufrag: Some("ufrag".to_owned()),
         pwd: Some("password-password-pass".to_owned()),
-        fingerprints: vec![Fingerprint { hash: "sha-256".to_owned(), value: vec![7; 32], setup: Some(setup) }],
+        fingerprints: vec![Fingerprint { hash: "sha-256".into(), value: vec![7; 32], setup: Some(setup) }],
         ..IceTransport::default()
     };
     Content {
