@@ -4,7 +4,7 @@
 //! reading ≤ 1/10 of its time and ≤ 30 allocations a stanza; writing ≤ 1/30 and no allocation into a reused `String`.
 //!
 //! `cargo bench --bench wire`, with `OFFHOOK_CORPUS` for the second set.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use offhook::config::XmlLimits;
 use offhook::wire::ns;
