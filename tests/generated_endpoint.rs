@@ -116,7 +116,7 @@ impl Sequence {
         for client in &mut world.clients {
             client.manner = Manner::Waits;
         }
-        let wire = Arc::new(Mutex::new(Wire { rng: seed, rough: rng.chance(0.7), held: Vec::new() }));
+        let wire = Arc::new(Mutex::new(Wire { rng: seed, rough: rng.chance(0.6), held: Vec::new() }));
         let shared = Arc::clone(&wire);
         world.tamper = Some(Box::new(move |_, to, xml| {
             let mut wire = shared.lock().unwrap();
@@ -168,10 +168,11 @@ impl Sequence {
                 }
             }
             3..=6 => {
-                if let Some(call) = self.pick(who)
-                    && self.world.clients[who].endpoint.accept(self.world.now, call).is_ok()
-                {
-                    self.model.wanted.insert((who, call));
+                // Whoever rings here is taken; a verb that does not fit changes nothing.
+                for call in self.live(who) {
+                    if self.world.clients[who].endpoint.accept(self.world.now, call).is_ok() {
+                        self.model.wanted.insert((who, call));
+                    }
                 }
                 self.world.drain(who);
             }
@@ -194,7 +195,7 @@ impl Sequence {
                 }
             }
             10..=14 => {
-                let time = [0, 1, 5, 30, 120, 400][self.rng.below(6)];
+                let time = [0, 1, 30, 120, 400, 1_000][self.rng.below(6)];
                 self.world.run_for(Duration::from_millis(time));
             }
             15 => {
