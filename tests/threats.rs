@@ -1,5 +1,12 @@
 //! What attacks a whole endpoint, each row of the catalogue a test: strangers, spoofed addresses, floods, junk, logs.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::disallowed_methods)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm
+)]
 
 #[path = "common/world.rs"]
 mod world;
