@@ -266,6 +266,7 @@ impl Endpoint {
         }
         self.signalling_timeout(now);
         self.find_devices(now);
+        self.end_abandoned(now);
         self.pump(now);
     }
 

@@ -81,6 +81,8 @@ pub(super) struct Call {
     /// When the local user wanted the call: `call` or `accept`.
     pub(super) wanted: Option<Instant>,
     pub(super) connected: Option<Instant>,
+    /// The peer closed the media; without a word of the signalling the call is over then.
+    pub(super) over_by: Option<Instant>,
     pub(super) quiet: Quiet,
     /// Why we end it, where the reason on the wire says less.
     pub(super) fault: Option<(EndKind, String)>,
@@ -142,6 +144,7 @@ impl Call {
             media: Media::default(),
             wanted: None,
             connected: None,
+            over_by: None,
             quiet: Quiet::default(),
             fault: None,
         }

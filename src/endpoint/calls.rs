@@ -102,18 +102,47 @@ impl Endpoint {
     pub(super) fn calls_deadline(&self) -> Option<Instant> {
         self.calls
             .values()
-            .filter_map(|c| match c.stage {
-                Stage::Finding(until) | Stage::Proposed(Some(until)) => Some(until),
-                Stage::Proposed(None)
-                | Stage::Opening
-                | Stage::Offered
-                | Stage::AlertingInvite
-                | Stage::AlertingOffer(_)
-                | Stage::Proceeding
-                | Stage::Answering(_)
-                | Stage::Active => None,
+            .filter_map(|c| {
+                let stage = match c.stage {
+                    Stage::Finding(until) | Stage::Proposed(Some(until)) => Some(until),
+                    Stage::Proposed(None)
+                    | Stage::Opening
+                    | Stage::Offered
+                    | Stage::AlertingInvite
+                    | Stage::AlertingOffer(_)
+                    | Stage::Proceeding
+                    | Stage::Answering(_)
+                    | Stage::Active => None,
+                };
+                [stage, c.over_by].into_iter().flatten().min()
             })
             .min()
+    }
+
+    /// Ends calls whose media the peer closed a while ago, and whose end the signalling never told.
+    pub(super) fn end_abandoned(&mut self, now: Instant) {
+        let due = |c: &&Call| c.over_by.is_some_and(|at| at <= now);
+        let ids: Vec<CallId> = self.calls.values().filter(due).map(|c| c.id).collect();
+        for id in ids {
+            self.close_silently(now, id);
+        }
+    }
+
+    /// The peer has hung up by closing its media. Its session is ended too, in case it can still hear of it.
+    pub(super) fn close_silently(&mut self, now: Instant, id: CallId) {
+        let session = self.calls.get(&id).and_then(|c| c.session);
+        let end = End {
+            reason: ReasonCondition::Success,
+            by: EndedBy::Remote,
+            text: None,
+            alternative: None,
+            redirect: None,
+        };
+        self.forget_call(now, id, &end);
+        if let Some(session) = session {
+            // A session that has ended by itself needs no second end.
+            let _ = self.sessions.act(session, |s| s.hang_up(now, None));
+        }
     }
 
     pub(super) fn end_call(&mut self, now: Instant, id: CallId, reason: Option<Reason>) -> Result<(), Misuse> {

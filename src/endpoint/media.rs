@@ -6,7 +6,6 @@ use super::event::{CallId, Connected, EndKind, Event, Output};
 use super::{AddressPolicy, Endpoint, offer};
 use crate::fault::ReasonCondition;
 use crate::jingle::content::ContentKey;
-use crate::jingle::session::{End, EndedBy};
 use crate::media::audio::{AudioEvent, AudioPath};
 use crate::media::codec;
 use crate::transport::leg::{Carrier, Leg, LegConfig, LegEvent, LegFault, Protection};
@@ -14,7 +13,10 @@ use crate::transport::srtp::SrtpProfile;
 use crate::wire::candidate::{CandidateAddr, Fingerprint, IceTransport};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// What the signalling has to tell the end of a call after its media was closed: a slow federation's round trip.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 impl Endpoint {
     pub(super) fn drain_audio(&mut self, _now: Instant, id: CallId) {
@@ -240,15 +242,10 @@ impl Endpoint {
                 LegEvent::Bye(_) => {}
                 LegEvent::Closed => {
                     // The signalling says so too, unless it is gone (threat: server killed in a call).
+                    // Whether it is gone on the other side cannot be seen from here.
+                    call.over_by = Some(now + FAREWELL);
                     if !self.online() {
-                        let end = End {
-                            reason: ReasonCondition::Success,
-                            by: EndedBy::Remote,
-                            text: None,
-                            alternative: None,
-                            redirect: None,
-                        };
-                        return self.forget_call(now, id, &end);
+                        return self.close_silently(now, id);
                     }
                 }
                 LegEvent::Failed(fault) => {

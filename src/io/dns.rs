@@ -1,7 +1,7 @@
 //! Where an XMPP domain listens. Read RFC 6120 §3.2, XEP-0368 and RFC 2782 before touching this file.
 
 use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::RData;
 use std::net::{IpAddr, SocketAddr};
@@ -71,7 +71,8 @@ impl Dns {
             NameServerConfig::new(server.ip(), true, vec![connection])
         });
         let config = ResolverConfig::from_parts(None, Vec::new(), named.collect());
-        let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        builder.options_mut().use_hosts_file = ResolveHosts::Never;
         Self { resolver: builder.build().ok(), system: false }
     }
 

@@ -96,6 +96,10 @@ pub struct Stream {
     timers: Timers,
     jid: Option<FullJid>,
     mechanism: Option<&'static str>,
+    /// A -PLUS mechanism is being tried with a server that does not list its binding types; what a second try needs.
+    guess: Option<Box<(TlsInfo, Features)>>,
+    /// Such a guess was wrong: this server binds, but not as we can.
+    unbindable: bool,
     sm: Option<SmSession>,
     /// Stanzas that were never sent.
     waiting: VecDeque<Unacked>,
@@ -116,6 +120,8 @@ impl Stream {
             timers: Timers::default(),
             jid: None,
             mechanism: None,
+            guess: None,
+            unbindable: false,
             sm: None,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
@@ -532,6 +538,14 @@ impl Stream {
                 Ok(()) => self.open(now, Step::Authenticated),
                 Err(fault) => self.refuse(StreamFault::Sasl(fault)),
             },
+            // RFC 6120 §6.4.5: another mechanism may follow. ejabberd 23.01 offers -PLUS in TLS 1.3, lists no type (XEP-0440) and
+            // refuses tls-exporter with not-authorized, which a wrong password brings too; then the second try ends it.
+            (State::Sasl(_), E::SaslFailure(_)) if self.guess.is_some() => {
+                self.unbindable = true;
+                if let Some((tls, features)) = self.guess.take().map(|guess| *guess) {
+                    self.authenticate(now, Some(&tls), &features);
+                }
+            }
             (State::Sasl(_), E::SaslFailure(SaslFailure { condition, text })) => {
                 self.pipe.end();
                 self.finish(StreamEvent::AuthFailed { condition, text });
@@ -603,8 +617,16 @@ impl Stream {
         let mut nonce = [0; 18];
         self.rng.fill_bytes(&mut nonce);
         let nonce = base64::engine::general_purpose::STANDARD.encode(nonce);
-        match Sasl::start(user, &self.config.password, offer, tls, self.config.sasl, nonce) {
+        let mut policy = self.config.sasl;
+        if self.unbindable && features.channel_bindings.is_empty() && policy.binding == BindingPolicy::Prefer {
+            policy.binding = BindingPolicy::Off;
+        }
+        match Sasl::start(user, &self.config.password, offer, tls, policy, nonce) {
             Ok((sasl, start)) => {
+                let guessed = start.mechanism.ends_with("-PLUS") && features.channel_bindings.is_empty();
+                self.guess = tls
+                    .filter(|_| guessed && policy.binding == BindingPolicy::Prefer)
+                    .map(|tls| Box::new((tls.clone(), features.clone())));
                 tracing::debug!(mechanism = start.mechanism, "authenticating");
                 self.mechanism = Some(start.mechanism);
                 let data = Some(SaslData(start.data));

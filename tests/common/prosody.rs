@@ -64,6 +64,18 @@ impl Server {
         format!("ws://{}:5280/xmpp-websocket", self.ip)
     }
 
+    /// Stops it as an administrator does; its clients hear of it.
+    pub fn stop(&mut self) {
+        self.process.signal("TERM");
+        assert!(self.process.wait(Duration::from_secs(10)).is_some(), "the server of {} does not stop", self.domain);
+    }
+
+    /// Starts it again after [`Server::stop`].
+    pub fn start_again(&mut self) {
+        self.process = launch(&self.folder);
+        wait_until_it_listens(self);
+    }
+
     /// The server's log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.join("prosody.log")).unwrap_or_default()
@@ -203,17 +215,20 @@ fn certificates(folder: &Path, domains: &[(&str, IpAddr)]) -> PathBuf {
 fn start_server(lab: &Path, domain: &'static str, ip: IpAddr, turn: &Coturn) -> Server {
     let folder = lab.join(domain);
     users(&folder, domain);
-    let config = folder.join("prosody.cfg.lua");
-    fs::write(&config, configuration(lab, &folder, domain, ip, turn)).unwrap();
+    fs::write(folder.join("prosody.cfg.lua"), configuration(lab, &folder, domain, ip, turn)).unwrap();
+    Server { domain, ip, process: launch(&folder), folder }
+}
+
+fn launch(folder: &Path) -> Running {
     let mut command = Command::new("prosody");
     // It refuses to run as root unless told twice; an ordinary user must not say so.
     if is_root() {
         command.arg("--root");
     }
-    command.arg("--config").arg(&config).arg("-F");
+    command.arg("--config").arg(folder.join("prosody.cfg.lua")).arg("-F");
     let output = File::create(folder.join("stdout")).unwrap();
     command.stdin(Stdio::null()).stderr(output.try_clone().unwrap()).stdout(output);
-    Server { domain, ip, process: Running::spawn(&mut command, "prosody"), folder }
+    Running::spawn(&mut command, "prosody")
 }
 
 fn is_root() -> bool {
