@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods, clippy::disallowed_types)]
 
 #[path = "common/coturn.rs"]
+#[allow(dead_code, unreachable_pub, clippy::expect_used, clippy::disallowed_methods)]
 mod coturn;
 #[path = "common/ejabberd.rs"]
 mod ejabberd;
