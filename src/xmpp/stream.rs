@@ -623,7 +623,10 @@ impl Stream {
         }
         match Sasl::start(user, &self.config.password, offer, tls, policy, nonce) {
             Ok((sasl, start)) => {
-                let guessed = start.mechanism.ends_with("-PLUS") && features.channel_bindings.is_empty();
+                let unbound = |m: &String| m == "SCRAM-SHA-256" || m == "SCRAM-SHA-1";
+                let guessed = start.mechanism.ends_with("-PLUS")
+                    && features.channel_bindings.is_empty()
+                    && features.mechanisms.iter().any(unbound);
                 self.guess = tls
                     .filter(|_| guessed && policy.binding == BindingPolicy::Prefer)
                     .map(|tls| Box::new((tls.clone(), features.clone())));
@@ -1019,6 +1022,18 @@ mod tests {
         let (condition, text) = (Some(SaslCondition::NotAuthorized), Some("no".into()));
         assert_eq!(lab.event(), StreamEvent::AuthFailed { condition, text });
         assert!(lab.stream.poll_timeout().is_none());
+    }
+
+    #[test]
+    fn a_server_that_binds_otherwise_is_tried_once_more_without_binding() {
+        let mut lab = lab(config());
+        lab.connect(Some(tls()));
+        lab.features(&mechanisms(&["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"]));
+        let failure = format!("<failure {SASL_NS}><not-authorized/></failure>");
+        let again = lab.feed(&failure);
+        assert_eq!(between(&again, "mechanism='", "'"), "SCRAM-SHA-256");
+        assert_eq!(lab.feed(&failure), "</stream:stream>[close]");
+        assert!(matches!(lab.event(), StreamEvent::AuthFailed { .. }));
     }
 
     #[test]
