@@ -9,7 +9,13 @@
 //! disturbs few of the samples.
 //!
 //! `cargo bench --bench leg`
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods
+)]
 
 use offhook::transport::dtls::Identity;
 use offhook::transport::leg::{Leg, LegConfig, LegEvent};

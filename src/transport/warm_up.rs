@@ -71,7 +71,7 @@ fn frame(now: Instant, from: &mut Leg, to: &mut Leg) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
     use super::*;
 
     #[test]

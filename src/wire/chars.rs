@@ -21,6 +21,8 @@ const ODD_VALUE: u8 = 16;
 /// The same for text.
 const ODD_TEXT: u8 = 32;
 
+// Evaluated by the compiler: an index out of bounds would not compile.
+#[allow(clippy::indexing_slicing)]
 const CLASS: [u8; 256] = {
     let mut all = [0; 256];
     let mut b = 0;
