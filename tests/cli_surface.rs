@@ -357,3 +357,23 @@ fn a_pair_without_a_server_calls_plays_records_and_hangs_up() {
     let loudest = recorded.chunks_exact(2).skip(22).map(|s| i16::from_le_bytes([s[0], s[1]])).max().unwrap();
     assert!(loudest > 1000, "the recording is silent: {loudest}");
 }
+
+#[test]
+fn addresses_are_in_the_log_only_when_asked_for() {
+    use std::io::BufRead;
+    for asked in [false, true] {
+        let mut arguments = vec!["answer", "--serverless", "127.0.0.1:0", "--null-audio", "--json", "-v"];
+        if asked {
+            arguments.push("--log-addresses");
+        }
+        let mut child = program(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        let port = await_event(&mut lines, "listening")["addr"].as_str().unwrap().to_owned();
+        // `timeout` hands SIGTERM on to the program.
+        let ended = Command::new("kill").arg(child.id().to_string()).status().unwrap();
+        assert!(ended.success());
+        let text = String::from_utf8(child.wait_with_output().unwrap().stderr).unwrap();
+        let logged = text.lines().any(|line| line.contains("INFO") && line.contains(&port));
+        assert_eq!(logged, asked, "{text}");
+    }
+}

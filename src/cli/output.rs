@@ -12,6 +12,8 @@ pub(crate) struct Output {
     quiet: bool,
     color: bool,
     terminal: bool,
+    /// Events with their JIDs and addresses go into the log too.
+    log_addresses: bool,
 }
 
 /// Control and bidirectional characters of somebody else's text become visible escapes (threat: terminal injection).
@@ -38,7 +40,7 @@ impl Output {
             When::Never => false,
             When::Auto => terminal && std::env::var_os("NO_COLOR").is_none(),
         };
-        Self { json: global.json, quiet: global.quiet, color, terminal }
+        Self { json: global.json, quiet: global.quiet, color, terminal, log_addresses: global.log_addresses }
     }
 
     /// True if a live line may be redrawn.
@@ -66,6 +68,9 @@ impl Output {
 
     /// One thing that happened: a JSON line for scripts, `line` for people.
     pub(crate) fn event(&self, name: &str, fields: Value, line: &str) {
+        if self.log_addresses {
+            tracing::info!(event = name, %fields, "event");
+        }
         if self.json {
             let mut object = json!({ "v": 1, "event": name });
             if let (Some(all), Value::Object(more)) = (object.as_object_mut(), fields) {
