@@ -19,7 +19,7 @@ demo: build-needs
 
 test: build-needs test-needs lint
 	$(CARGO) check --locked --no-default-features --lib
-	$(CARGO) test --locked --all-targets
+	$(CARGO) test --locked --lib --bins --tests --examples
 	$(CARGO) test --locked --doc
 	$(CARGO) test --locked --features audio-device --test media_device
 
@@ -34,7 +34,7 @@ deny:
 	$(CARGO) deny --offline --locked --config .deny.toml check licenses bans sources
 
 soak: build-needs test-needs
-	OFFHOOK_SEQUENCES=1000000 OFFHOOK_SEEDS=2000 $(CARGO) test --locked --release --all-targets
+	OFFHOOK_SEQUENCES=1000000 OFFHOOK_SEEDS=2000 $(CARGO) test --locked --release --lib --tests
 
 bench: build-needs
 	$(CARGO) bench --locked

@@ -44,7 +44,14 @@ impl Endpoint {
             Stage::AlertingInvite => {
                 call.wanted = Some(now);
                 let (peer, sid) = (call.peer.to_bare(), call.sid.clone());
-                self.invites.proceed(now, &peer, &sid).map_err(|_| Misuse::NotRinging)?;
+                if self.invites.proceed(now, &peer, &sid).is_err() {
+                    // The caller has just given up; its news is on the way to the application.
+                    if let Some(call) = self.calls.get_mut(&id) {
+                        call.stage = Stage::AlertingInvite;
+                        call.wanted = None;
+                    }
+                    return Err(Misuse::NotRinging);
+                }
             }
             Stage::AlertingOffer(offer) => {
                 call.wanted = Some(now);
