@@ -409,3 +409,9 @@ fn whatever_happens_no_call_talks_without_its_user_and_every_call_ends_once() {
     println!("{count} sequences, {} ends of calls connected", connected.into_inner().unwrap());
     assert!(failed.is_empty(), "OFFHOOK_SEED={} and others: {failed:#?}", failed[0].0);
 }
+
+/// Credentials that were changed on the way once made both sides restart ICE in answer to each other, without end.
+#[test]
+fn a_restart_is_not_answered_for_ever() {
+    run(6_183, false).unwrap();
+}

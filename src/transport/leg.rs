@@ -27,6 +27,8 @@ const UNSETTLED_ROLE: Duration = Duration::from_millis(500);
 
 /// Time that a peer whose candidates all fail still has to reach us from an address that was not signalled.
 const LAST_CHANCE: Duration = Duration::from_secs(10);
+/// The peer's new credentials within this time of ours are its answer: signalling takes seconds at worst.
+const RESTART_ANSWER: Duration = Duration::from_secs(10);
 
 /// Where the leg stands.
 ///
@@ -67,6 +69,8 @@ pub struct Leg {
     role_due: Option<Instant>,
     unresolved: Vec<(String, Candidate)>,
     no_more_remote: bool,
+    /// When our credentials last changed, until the peer's followed.
+    restarted: Option<Instant>,
     /// The path in use, and whether it starts at a socket of ours: all that a packet of payload has to look up.
     in_use: Option<(Path, bool)>,
     /// The next deadline but RTCP's, until something other than payload changes it.
@@ -119,6 +123,7 @@ impl Leg {
             role_due: None,
             unresolved: Vec::new(),
             no_more_remote: false,
+            restarted: None,
             in_use: None,
             due: None,
             rtcp,
@@ -192,11 +197,16 @@ impl Leg {
         if let (Some(creds), Way::Ice { ice, .. }) = (creds, &mut self.way) {
             match ice.remote_creds() {
                 Some(known) if known == creds => {}
+                // New credentials soon after ours changed are the answer to those: answering them again would go on for ever.
+                Some(_) if self.restarted.take().is_some_and(|at| now < at + RESTART_ANSWER) => {
+                    ice.set_remote_creds(now, &creds);
+                }
                 // RFC 8445 §9: new credentials on one side restart both.
                 Some(_) => {
                     let ours = ice.restart(now, &mut self.rng);
                     ice.set_remote_creds(now, &creds);
                     self.no_more_remote = false;
+                    self.restarted = Some(now);
                     self.events.push_back(LegEvent::Restarted(ours));
                 }
                 None => ice.set_remote_creds(now, &creds),
@@ -490,6 +500,7 @@ impl Leg {
     pub fn ice_restart(&mut self, now: Instant) -> IceCreds {
         self.no_more_remote = false;
         self.due = None;
+        self.restarted = Some(now);
         match &mut self.way {
             Way::Ice { ice, .. } => ice.restart(now, &mut self.rng),
             Way::Plain { .. } => self.local_credentials(),
