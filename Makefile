@@ -5,12 +5,12 @@ SHELL := /bin/bash
 CARGO ?= cargo
 OUT ?= out
 
-.PHONY: demo test soak bench fuzz lint deny build-needs test-needs help
+.PHONY: demo test soak bench lint deny build-needs test-needs help
 
 help:
 	@echo "make demo   two endpoints call each other on this machine; recordings in $(OUT)/"
 	@echo "make test   every test, with real servers on loopback addresses"
-	@echo "make soak   the long runs: a million generated sequences, hours of virtual time"
+	@echo "make soak   the long runs: a million generated sequences, thousands of set-ups under loss"
 	@echo "make deny   licences, sources and banned crates of every dependency (needs cargo-deny)"
 	@echo "make bench  the figures of the README, each beside its peer"
 
