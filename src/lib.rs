@@ -177,10 +177,12 @@ pub mod xmpp {
 
 /// Row 2: how payload travels.
 pub mod transport {
+    pub mod data_channel;
     pub mod dtls;
     pub mod gather;
     pub mod ice;
     pub mod leg;
+    mod leg_data;
     pub mod leg_config;
     pub mod path;
     mod protection;

@@ -240,6 +240,12 @@ impl Endpoint {
                     news = true;
                 }
                 LegEvent::Bye(_) => {}
+                // A leg of a call has no data channels.
+                LegEvent::ChannelOpen { .. }
+                | LegEvent::ChannelReadable(_)
+                | LegEvent::ChannelWritable(_)
+                | LegEvent::ChannelDelivered(_)
+                | LegEvent::ChannelClosed { .. } => {}
                 LegEvent::Closed => {
                     // The signalling says so too, unless it is gone (threat: server killed in a call).
                     // Whether it is gone on the other side cannot be seen from here.

@@ -5,8 +5,8 @@ use crate::transport::dtls::{Dtls, DtlsFault, DtlsProgress, DtlsRole};
 use crate::transport::gather::{GatherEvent, GatherPolicy, Gatherer, Routed};
 use crate::transport::ice::{Ice, IceEvent, IceTimers};
 pub use crate::transport::leg_config::{
-    CandidateFault, Carrier, LegConfig, LegEvent, LegFault, LegStats, LegTimer, LegTimers, Protection, Received,
-    SdesKeys,
+    CandidateFault, Carrier, ChannelFault, ChannelId, DataConfig, LegConfig, LegEvent, LegFault, LegStats, LegTimer,
+    LegTimers, Protection, Received, SdesKeys,
 };
 use crate::transport::path::{Path, Route, Transmit, check_remote};
 use crate::transport::protection::Security;

@@ -1,6 +1,7 @@
 //! What a leg is told and what it tells: configuration, events, faults, figures.
 //! Read RFC 5763 §5, RFC 8445 §14 and RFC 7675 §5.1 before touching this file.
 
+pub use crate::transport::data_channel::{ChannelFault, ChannelId, DataConfig};
 use crate::transport::dtls::{DtlsFault, Identity};
 use crate::transport::gather::IceServer;
 use crate::transport::path::{AddressFault, Path};
@@ -9,6 +10,7 @@ use crate::transport::srtp::SrtpProfile;
 use crate::transport::stun::ServerFault;
 use crate::wire::candidate::{Candidate, CandidateKind, Fingerprint, IceCreds};
 use crate::wire::rtp::{RtpHeader, Ssrc};
+use compact_str::CompactString;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +35,8 @@ pub struct LegConfig {
     pub clock_rate_hz: u32,
     /// RTCP CNAME of the session's first content; `None`: a fresh random one (RFC 7022).
     pub cname: Option<String>,
+    /// Data channels on the leg's DTLS (XEP-0343, RFC 8831); `None`: audio only, at no cost.
+    pub data: Option<DataConfig>,
 }
 
 impl LegConfig {
@@ -48,6 +52,7 @@ impl LegConfig {
             timers: LegTimers::default(),
             clock_rate_hz: 48_000,
             cname: None,
+            data: None,
         }
     }
 }
@@ -196,6 +201,29 @@ pub enum LegEvent {
     Restarted(IceCreds),
     /// This source of the peer said goodbye (RTCP BYE). The leg goes on: some peers say it when they hold.
     Bye(Ssrc),
+    /// A data channel can be written to: the peer opened it, or the one that we asked for has its association.
+    ChannelOpen {
+        /// Its name for the leg's verbs.
+        id: ChannelId,
+        /// The content's name (J343-03).
+        label: CompactString,
+        /// The peer opened it.
+        by_peer: bool,
+    },
+    /// Bytes wait in `Leg::read_channel`. Told again only after a read found nothing.
+    ChannelReadable(ChannelId),
+    /// `Leg::write_channel` takes bytes again, after it took fewer than were offered.
+    ChannelWritable(ChannelId),
+    /// Every byte that was written has been acknowledged by the peer, and nothing waits.
+    ChannelDelivered(ChannelId),
+    /// Nothing more comes or goes, told once: everything that the peer wrote has been read, and what we wrote before
+    /// `Leg::close_channel` was delivered. `clean` is false if the association broke instead.
+    ChannelClosed {
+        /// Which.
+        id: ChannelId,
+        /// The stream was reset (RFC 6525); false: the association or the leg ended first.
+        clean: bool,
+    },
     /// The peer ended DTLS with an authenticated close_notify.
     Closed,
     /// The leg is dead.
@@ -238,6 +266,8 @@ pub enum LegTimer {
     Consent,
     /// Set-up has taken long enough.
     Connect,
+    /// SCTP repeats or acknowledges.
+    Data,
 }
 
 /// An RTP packet, decrypted in place.
