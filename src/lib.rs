@@ -8,7 +8,7 @@
 //! | 0 | [`fault`], [`config`] | fault kinds and the one answer table; every knob and cap |
 //! | 1 | [`wire`] | bytes and text to values and back |
 //! | 2 | [`xmpp`], [`transport`], [`media`] | the signalling connection; how payload travels; RTP frames to sound and back |
-//! | 3 | [`jingle`] | sessions, contents, invitations: signalling only |
+//! | 3 | [`jingle`], [`file`] | sessions, contents, invitations: signalling only; sizes, ranges, hashes, names of files |
 //! | 5 | [`endpoint`] | the sans-IO engine, which joins a session and its legs |
 //! | 6 | `io`, [`error`] | the only place with a clock, sockets, tasks, DNS, sound, files; the public error |
 //! | 7 | `client` | the async API applications use |
@@ -221,6 +221,9 @@ pub mod jingle {
     mod state;
 }
 
+// Row 3
+pub mod file;
+
 // Row 5
 pub mod endpoint;
 
@@ -233,6 +236,7 @@ pub mod error;
 pub mod io {
     pub mod audio;
     pub mod carrier;
+    pub mod disk;
     pub mod dns;
     pub mod driver;
     mod listener;
