@@ -202,6 +202,7 @@ pub mod media {
     pub mod conceal;
     pub mod dtmf;
     pub mod g711;
+    pub mod g722;
     pub mod jitter;
     pub mod quality;
     pub mod resample;

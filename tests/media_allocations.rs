@@ -48,10 +48,7 @@ fn allocations(codec: CodecName, frames: u32) -> u64 {
 
 #[test]
 fn a_frame_is_sent_and_heard_without_an_allocation() {
-    for codec in [CodecName::Opus, CodecName::Pcmu, CodecName::Pcma] {
+    for codec in [CodecName::Opus, CodecName::G722, CodecName::Pcmu, CodecName::Pcma] {
         assert_eq!(allocations(codec, 500), 0, "{codec}");
     }
-    // The G.722 library returns a new vector each way, grown step by step.
-    let g722 = allocations(CodecName::G722, 500);
-    assert!(g722 <= 500 * 20, "{g722}");
 }

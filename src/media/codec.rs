@@ -2,7 +2,7 @@
 //! RFC 3389 and XEP-0167 §5 before touching this file.
 
 use super::conceal::Concealer;
-use super::g711;
+use super::{g711, g722};
 use crate::fault::names;
 use crate::wire::description::{Parameter, PayloadType};
 
@@ -353,7 +353,7 @@ pub struct Encoder {
 
 enum EncoderState {
     Opus(opus::Encoder),
-    G722(Box<ezk_g722::libg722::encoder::Encoder>),
+    G722(Box<g722::Encoder>),
     Pcmu,
     Pcma,
 }
@@ -369,11 +369,7 @@ impl Encoder {
     pub fn new(codec: CodecName, asked: &OpusParameters, config: EncoderConfig) -> Result<Self, CodecError> {
         let state = match codec {
             CodecName::Opus => EncoderState::Opus(opus_encoder(asked, config)?),
-            CodecName::G722 => EncoderState::G722(Box::new(ezk_g722::libg722::encoder::Encoder::new(
-                ezk_g722::libg722::Bitrate::Mode1_64000,
-                false,
-                false,
-            ))),
+            CodecName::G722 => EncoderState::G722(Box::default()),
             CodecName::Pcmu => EncoderState::Pcmu,
             CodecName::Pcma => EncoderState::Pcma,
         };
@@ -393,9 +389,8 @@ impl Encoder {
         match &mut self.state {
             EncoderState::Opus(encoder) => Ok(encoder.encode(pcm, out)?),
             EncoderState::G722(encoder) => {
-                let bytes = encoder.encode(pcm);
-                out.get_mut(..bytes.len()).ok_or(SMALL)?.copy_from_slice(&bytes);
-                Ok(bytes.len())
+                let out = out.get_mut(..pcm.len() / 2).ok_or(SMALL)?;
+                Ok(encoder.encode(pcm, out))
             }
             EncoderState::Pcmu => {
                 let out = out.get_mut(..pcm.len()).ok_or(SMALL)?;
@@ -450,7 +445,7 @@ pub struct Decoder {
 
 enum DecoderState {
     Opus(opus::Decoder),
-    G722(Box<ezk_g722::libg722::decoder::Decoder>, Concealer),
+    G722(Box<g722::Decoder>, Concealer),
     G711(&'static [i16; 256], Concealer),
 }
 
@@ -466,14 +461,7 @@ impl Decoder {
         let concealer = || Concealer::new(codec.sample_rate_hz());
         let state = match codec {
             CodecName::Opus => DecoderState::Opus(opus::Decoder::new(48_000, opus::Channels::Mono)?),
-            CodecName::G722 => DecoderState::G722(
-                Box::new(ezk_g722::libg722::decoder::Decoder::new(
-                    ezk_g722::libg722::Bitrate::Mode1_64000,
-                    false,
-                    false,
-                )),
-                concealer(),
-            ),
+            CodecName::G722 => DecoderState::G722(Box::default(), concealer()),
             CodecName::Pcmu => DecoderState::G711(&g711::ULAW_TO_LINEAR, concealer()),
             CodecName::Pcma => DecoderState::G711(&g711::ALAW_TO_LINEAR, concealer()),
         };
@@ -497,11 +485,10 @@ impl Decoder {
                 Ok(decoder.decode(payload, out, false)?)
             }
             DecoderState::G722(decoder, concealer) => {
-                let pcm = decoder.decode(payload);
-                let out = out.get_mut(..pcm.len()).ok_or(LONG)?;
-                out.copy_from_slice(&pcm);
+                let out = out.get_mut(..2 * payload.len()).ok_or(LONG)?;
+                decoder.decode(payload, out);
                 concealer.good(out);
-                Ok(pcm.len())
+                Ok(out.len())
             }
             DecoderState::G711(table, concealer) => {
                 let out = out.get_mut(..payload.len()).ok_or(LONG)?;
