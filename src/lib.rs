@@ -180,6 +180,7 @@ pub mod transport {
     pub mod data_channel;
     pub mod dtls;
     pub mod gather;
+    pub mod ibb;
     pub mod ice;
     pub mod leg;
     mod leg_data;

@@ -55,6 +55,13 @@ pub enum Ibb {
         /// Decoded.
         data: Vec<u8>,
     },
+    /// A block whose text is no base64: read, so that the stream it belongs to can be closed (J047-03).
+    Spoiled {
+        /// Stream id.
+        sid: String,
+        /// Its number.
+        seq: u16,
+    },
     /// Closes a stream.
     Close {
         /// Stream id.
@@ -116,10 +123,18 @@ impl Bytestreams {
 }
 
 impl Ibb {
+    /// The stream it belongs to.
+    #[must_use]
+    pub fn sid(&self) -> &str {
+        match self {
+            Ibb::Open { sid, .. } | Ibb::Data { sid, .. } | Ibb::Spoiled { sid, .. } | Ibb::Close { sid } => sid,
+        }
+    }
+
     /// Reads the element that `r` has just entered.
     ///
     /// # Errors
-    /// [`Malformed`] without sid, with a bad number, with data that is no base64, for an unknown element.
+    /// [`Malformed`] without sid, with a bad number, for an unknown element.
     pub fn read(r: &mut Reader<'_>) -> Result<Self> {
         if r.is(ns::IBB, "open") {
             let sid = r.need("open", "sid")?.to_owned();
@@ -140,8 +155,10 @@ impl Ibb {
             let seq =
                 r.parse("data", "seq")?.ok_or(Malformed::MissingAttribute { element: "data", attribute: "seq" })?;
             let text = r.text()?;
-            let data = base64(&text).ok_or(Malformed::BadValue { element: "data", what: "text" })?;
-            Ok(Ibb::Data { sid, seq, data })
+            Ok(match base64(&text) {
+                Some(data) => Ibb::Data { sid, seq, data },
+                None => Ibb::Spoiled { sid, seq },
+            })
         } else if r.is(ns::IBB, "close") {
             Ok(Ibb::Close { sid: r.need("close", "sid")?.to_owned() })
         } else {
@@ -158,6 +175,10 @@ impl Ibb {
             }
             Ibb::Data { sid, seq, data } => {
                 w.start_ns("data", ns::IBB).attr("sid", sid).attr_number("seq", seq).base64(data).end("data");
+            }
+            // Only tests write such a block: it reads as what it is.
+            Ibb::Spoiled { sid, seq } => {
+                w.start_ns("data", ns::IBB).attr("sid", sid).attr_number("seq", seq).text("=").end("data");
             }
             Ibb::Close { sid } => {
                 w.start_ns("close", ns::IBB).attr("sid", sid).end("close");

@@ -907,6 +907,7 @@ mod tests {
             }),
             ibb_data(),
             text().prop_map(|sid| Ibb::Close { sid }),
+            (text(), any::<u16>()).prop_map(|(sid, seq)| Ibb::Spoiled { sid, seq }),
         ]
     }
 
