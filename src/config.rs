@@ -198,3 +198,45 @@ impl Default for StreamLimits {
         }
     }
 }
+
+/// Caps and timers of SOCKS5 bytestreams (XEP-0260 over XEP-0065).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BytestreamLimits {
+    /// Streamhosts of a peer that one content dials, highest priority first (threat: S5B streamhost SSRF).
+    pub dials: usize,
+    /// One streamhost may take so long to connect and to finish its handshake.
+    pub connect: Duration,
+    /// The next streamhost is dialled after so long without success (XEP-0260 §4).
+    pub stagger: Duration,
+    /// Proxies are dialled so much later than the last direct streamhost, unless all of those failed (XEP-0260 §4).
+    pub proxies_later: Duration,
+    /// A peer that offered nothing may send its candidates after the offer or answer (XEP-0260 §2.2) for so long.
+    pub late_candidates: Duration,
+    /// From the peer's candidates to a nominated one, at most; others try their 5 candidates one by one, 3 to 5 s each.
+    pub negotiation: Duration,
+    /// The nominated stream of ours must be there, the proxy activated, within so long after the nomination.
+    pub activation: Duration,
+    /// Accepted streams that one content keeps until one is nominated.
+    pub accepted: usize,
+    /// Connections to our listeners, of everybody together, that have not finished their handshake.
+    pub half_open: usize,
+    /// An accepted connection has so long for its whole handshake, however many bytes it sends.
+    pub handshake: Duration,
+}
+
+impl Default for BytestreamLimits {
+    fn default() -> Self {
+        Self {
+            dials: 4,
+            connect: Duration::from_secs(5),
+            stagger: Duration::from_millis(200),
+            proxies_later: Duration::from_millis(800),
+            late_candidates: Duration::from_secs(1),
+            negotiation: Duration::from_secs(30),
+            activation: Duration::from_secs(15),
+            accepted: 8,
+            half_open: 32,
+            handshake: Duration::from_secs(5),
+        }
+    }
+}

@@ -167,6 +167,7 @@ pub mod xmpp {
     pub mod link_local;
     pub mod pipe;
     pub mod presence;
+    pub mod proxies;
     pub mod requests;
     pub mod resume;
     pub mod sasl;
@@ -178,6 +179,7 @@ pub mod xmpp {
 /// Row 2: how payload travels.
 pub mod transport {
     pub mod data_channel;
+    pub mod dial;
     pub mod dtls;
     pub mod gather;
     pub mod ibb;
@@ -188,6 +190,8 @@ pub mod transport {
     pub mod path;
     mod protection;
     pub mod rtcp;
+    pub mod s5b;
+    pub mod socks5;
     pub mod srtp;
     pub mod stun;
     pub mod turn;
@@ -237,6 +241,7 @@ pub mod error;
 #[allow(clippy::disallowed_methods, clippy::disallowed_types)]
 pub mod io {
     pub mod audio;
+    pub mod bytestream;
     pub mod carrier;
     pub mod disk;
     pub mod dns;

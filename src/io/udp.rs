@@ -48,6 +48,29 @@ impl BindPolicy {
         let asked_for = self.only.is_empty() || self.only.contains(&ip);
         family && asked_for && (self.lab || !local) && !ip.is_unspecified() && !ip.is_multicast()
     }
+
+    /// Every address, once, of every interface that is up and that the policy allows, with port 0: to be bound.
+    ///
+    /// # Errors
+    /// When the interfaces cannot be listed.
+    pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
+        let mut found: Vec<SocketAddr> = Vec::new();
+        for interface in if_addrs::get_if_addrs()? {
+            let ip = interface.ip();
+            let known = found.iter().any(|addr| addr.ip() == ip);
+            if known || !interface.is_oper_up() && !interface.is_loopback() || !self.allows(ip) {
+                continue;
+            }
+            found.push(match ip {
+                // A link-local address means nothing without its interface.
+                IpAddr::V6(ip) if ip.is_unicast_link_local() => {
+                    SocketAddr::V6(SocketAddrV6::new(ip, 0, 0, interface.index.unwrap_or(0)))
+                }
+                IpAddr::V4(_) | IpAddr::V6(_) => SocketAddr::new(ip, 0),
+            });
+        }
+        Ok(found)
+    }
 }
 
 /// A socket and the address that the core knows it by.
@@ -65,23 +88,10 @@ pub struct BoundSocket {
 /// When the interfaces cannot be listed. An address that cannot be bound (just going away, still tentative) is skipped.
 pub async fn bind_sockets(policy: &BindPolicy) -> io::Result<Vec<BoundSocket>> {
     let mut bound: Vec<BoundSocket> = Vec::new();
-    for interface in if_addrs::get_if_addrs()? {
-        let ip = interface.ip();
-        let known = bound.iter().any(|it| it.addr.ip() == ip);
-        if bound.len() >= MAX_SOCKETS
-            || known
-            || !interface.is_oper_up() && !interface.is_loopback()
-            || !policy.allows(ip)
-        {
-            continue;
+    for addr in policy.addresses()? {
+        if bound.len() >= MAX_SOCKETS {
+            break;
         }
-        let addr = match ip {
-            // A link-local address means nothing without its interface.
-            IpAddr::V6(ip) if ip.is_unicast_link_local() => {
-                SocketAddr::V6(SocketAddrV6::new(ip, 0, 0, interface.index.unwrap_or(0)))
-            }
-            IpAddr::V4(_) | IpAddr::V6(_) => SocketAddr::new(ip, 0),
-        };
         let Ok(socket) = UdpSocket::bind(addr).await else { continue };
         // Until the runtime has seen it writable once, `try_send_to` would drop what is sent.
         socket.writable().await?;
