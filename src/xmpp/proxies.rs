@@ -251,10 +251,7 @@ mod tests {
     }
 
     fn error() -> Outcome {
-        Outcome::Error(Box::new(StanzaError {
-            kind: ErrorType::Cancel,
-            ..StanzaError::new(StanzaCondition::ServiceUnavailable)
-        }))
+        Outcome::Error(Box::new(StanzaError::new(ErrorType::Cancel, StanzaCondition::ServiceUnavailable)))
     }
 
     fn all(finder: &mut ProxyFinder) -> Vec<(String, ProxyQuestion)> {
