@@ -114,6 +114,7 @@ fn transport() -> impl Strategy<Value = Transport> {
     );
     let ice = (option::of(text()), option::of(text()), vec(candidate(), 0..4), vec(fingerprint, 0..2)).prop_map(
         |(ufrag, pwd, candidates, fingerprints)| {
+            let [ufrag, pwd] = [ufrag, pwd].map(|t| t.map(Into::into));
             Transport::Ice(Box::new(IceTransport { ufrag, pwd, candidates, fingerprints, ..IceTransport::default() }))
         },
     );

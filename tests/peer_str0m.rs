@@ -103,7 +103,7 @@ fn set_up(leg_initiates: bool, leg_is_client: bool) -> Call<Str0m> {
     let mut api = rtc.direct_api();
     api.set_ice_controlling(!leg_initiates);
     let creds = leg.local_credentials();
-    api.set_remote_ice_credentials(str0m::IceCreds { ufrag: creds.ufrag, pass: creds.pwd });
+    api.set_remote_ice_credentials(str0m::IceCreds { ufrag: creds.ufrag.into(), pass: creds.pwd.into() });
     let ours = leg.local_fingerprint().unwrap();
     api.set_remote_fingerprint(str0m::config::Fingerprint { hash_func: ours.hash.to_string(), bytes: ours.value });
     api.declare_media(mid, MediaKind::Audio);
@@ -121,7 +121,7 @@ fn set_up(leg_initiates: bool, leg_is_client: bool) -> Call<Str0m> {
         (false, _) => Setup::Actpass,
     };
     let fingerprint = Fingerprint { hash: theirs.hash_func.into(), value: theirs.bytes, setup: Some(setup) };
-    leg.set_remote(now, Some(IceCreds { ufrag: creds.ufrag, pwd: creds.pass }), &[fingerprint]);
+    leg.set_remote(now, Some(IceCreds { ufrag: creds.ufrag.into(), pwd: creds.pass.into() }), &[fingerprint]);
     add_candidate(&mut leg, now);
     let mut peer = Str0m {
         rtc,

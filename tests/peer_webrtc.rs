@@ -176,8 +176,7 @@ fn set_up(leg_is_client: bool) -> Call<Webrtc> {
     let value = value.split(':').map(|b| u8::from_str_radix(b, 16).unwrap()).collect();
     let setup = Setup::parse(attribute(&sdp, "setup")).unwrap();
     assert_eq!(setup, if leg_is_client { Setup::Passive } else { Setup::Active });
-    let theirs =
-        IceCreds { ufrag: attribute(&sdp, "ice-ufrag").to_owned(), pwd: attribute(&sdp, "ice-pwd").to_owned() };
+    let theirs = IceCreds { ufrag: attribute(&sdp, "ice-ufrag").into(), pwd: attribute(&sdp, "ice-pwd").into() };
     leg.set_remote(now, Some(theirs), &[Fingerprint { hash: "sha-256".into(), value, setup: Some(setup) }]);
     add_candidate(&mut leg, now);
     let mut peer = Webrtc { connection, connected: false, received: Vec::new(), rtcp: 0 };

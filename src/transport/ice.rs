@@ -4,6 +4,7 @@
 use crate::transport::gather::GatherEvent;
 use crate::transport::path::{Consent, Path, ProvenPaths, Transmit};
 use crate::wire::candidate::{Candidate, CandidateAddr, CandidateKind, CandidateProtocol, IceCreds};
+use crate::wire::xml::Text;
 use aws_lc_rs::hmac;
 use rand_chacha::ChaCha20Rng;
 use rand_core::RngCore;
@@ -400,11 +401,11 @@ fn agent_local(kind: CandidateKind, addr: SocketAddr, base: SocketAddr) -> Optio
 }
 
 fn agent_creds(creds: &IceCreds) -> str0m::IceCreds {
-    str0m::IceCreds { ufrag: creds.ufrag.clone(), pass: creds.pwd.clone() }
+    str0m::IceCreds { ufrag: creds.ufrag.to_string(), pass: creds.pwd.to_string() }
 }
 
 fn wire_creds(creds: &str0m::IceCreds) -> IceCreds {
-    IceCreds { ufrag: creds.ufrag.clone(), pwd: creds.pass.clone() }
+    IceCreds { ufrag: creds.ufrag.as_str().into(), pwd: creds.pass.as_str().into() }
 }
 
 /// RFC 8445 §5.3: at least 24 bits of ufrag and 128 bits of password; 47 and 142 here.
@@ -413,9 +414,9 @@ fn new_creds(rng: &mut ChaCha20Rng) -> IceCreds {
 }
 
 /// Random ice-chars without `+` and `/`, evenly distributed.
-fn token(rng: &mut ChaCha20Rng, length: usize) -> String {
+fn token(rng: &mut ChaCha20Rng, length: usize) -> Text {
     const CHARS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-    let mut out = String::with_capacity(length);
+    let mut out = Text::with_capacity(length);
     while out.len() < length {
         let index = (rng.next_u32() >> 26) as usize;
         if let Some(char) = CHARS.get(index) {

@@ -15,6 +15,7 @@ use crate::wire::candidate::{
     Candidate, CandidateAddr, CandidateKind, CandidateProtocol, Fingerprint, IceCreds, Setup,
 };
 use crate::wire::rtp::{MediaTime, RtpHeader, SeqNo, Ssrc};
+use crate::wire::xml::Text;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 use std::collections::VecDeque;
@@ -144,7 +145,7 @@ impl Leg {
     pub fn local_credentials(&self) -> IceCreds {
         match &self.way {
             Way::Ice { ice, .. } => ice.local_creds(),
-            Way::Plain { .. } => IceCreds { ufrag: String::new(), pwd: String::new() },
+            Way::Plain { .. } => IceCreds { ufrag: Text::default(), pwd: Text::default() },
         }
     }
 

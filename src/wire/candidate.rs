@@ -92,9 +92,9 @@ fn number_or<T: std::str::FromStr>(r: &Reader<'_>, name: &str, default: T) -> Op
 #[derive(Clone, PartialEq, Eq)]
 pub struct IceCreds {
     /// At least 24 random bits.
-    pub ufrag: String,
+    pub ufrag: Text,
     /// At least 128 random bits.
-    pub pwd: String,
+    pub pwd: Text,
 }
 
 impl std::fmt::Debug for IceCreds {
@@ -111,9 +111,9 @@ pub struct IceTransport {
     /// `ice2='true'`: the sender follows RFC 8445 (J371-01; only in `ice:0`).
     pub rfc8445: bool,
     /// Absent while no candidate is sent.
-    pub ufrag: Option<String>,
+    pub ufrag: Option<Text>,
     /// Some peers leave it out of transport-info (facts §7).
-    pub pwd: Option<String>,
+    pub pwd: Option<Text>,
     /// Those that could be read; a malformed one is counted, not fatal (J176-08).
     pub candidates: Vec<Candidate>,
     /// Candidates that could not be read (bad priority, address or type) or stood past the cap. Never written.
@@ -142,7 +142,7 @@ impl IceTransport {
     /// # Errors
     /// [`Malformed`] for a fingerprint that cannot be read: passing it over would be a downgrade.
     pub fn read(r: &mut Reader<'_>) -> Result<Self> {
-        let own = |name: &str| r.attr(name).filter(|v| !v.is_empty()).map(str::to_owned);
+        let own = |name: &str| r.attr(name).filter(|v| !v.is_empty()).map(Text::from);
         // J176-02 is not enforced here: a transport-info may lack the password that the offer has given (facts §7).
         let mut ice = Self {
             ufrag: own("ufrag"),
@@ -712,8 +712,8 @@ pub(crate) mod tests {
             .prop_map(|(flags, ufrag, pwd, candidates, remote_candidates, fingerprints, sctp)| IceTransport {
                 ice2: flags.0,
                 rfc8445: flags.0 && flags.1,
-                ufrag,
-                pwd,
+                ufrag: ufrag.map(Text::from),
+                pwd: pwd.map(Text::from),
                 candidates,
                 malformed_candidates: 0,
                 remote_candidates,

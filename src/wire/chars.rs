@@ -20,6 +20,10 @@ const SPACE: u8 = 8;
 const ODD_VALUE: u8 = 16;
 /// The same for text.
 const ODD_TEXT: u8 = 32;
+/// Ends text.
+const MARKUP: u8 = 64;
+/// May end a value.
+const QUOTE: u8 = 128;
 
 // Evaluated by the compiler: an index out of bounds would not compile.
 #[allow(clippy::indexing_slicing)]
@@ -34,7 +38,8 @@ const CLASS: [u8; 256] = {
             b'\t' | b'\n' => SPACE | ODD_VALUE,
             b'\r' => SPACE | ODD_VALUE | ODD_TEXT,
             0..=0x1F => ODD_VALUE | ODD_TEXT,
-            b'&' | b'<' => ODD_VALUE,
+            b'&' | b'<' => ODD_VALUE | MARKUP,
+            b'\'' | b'"' => QUOTE,
             // The end of a CDATA section must not stand in text.
             b']' => ODD_TEXT,
             // U+FFFE and U+FFFF are the only forbidden characters past ASCII; they start with byte EF.
@@ -62,6 +67,18 @@ pub(super) fn skip_space(text: &str, at: usize) -> usize {
 
 /// The qualified name at `at`: prefix (empty if there is none), local name, and where it ends.
 pub(super) fn qualified_name(text: &str, at: usize) -> Result<(&str, &str, usize)> {
+    let bytes = text.as_bytes().get(at..).unwrap_or_default();
+    let len = bytes.iter().position(|b| class(*b) & MORE == 0).unwrap_or(bytes.len());
+    let first = bytes.first().is_some_and(|b| class(*b) & START != 0);
+    if first && !bytes.get(len).is_some_and(|b| *b == b':' || class(*b) & WIDE != 0) {
+        let end = at + len;
+        return Ok(("", text.get(at..end).unwrap_or(""), end));
+    }
+    unusual_name(text, at)
+}
+
+/// As [`qualified_name`], for one with a prefix or with characters past ASCII.
+fn unusual_name(text: &str, at: usize) -> Result<(&str, &str, usize)> {
     let bytes = text.as_bytes().get(at..).unwrap_or_default();
     let (mut len, mut colon, mut seen) = (0, None, 0);
     // What the next character may be: the first one of a name, or any of it.
@@ -98,17 +115,14 @@ pub(super) fn qualified_name(text: &str, at: usize) -> Result<(&str, &str, usize
 pub(super) fn quoted_value(text: &str, at: usize) -> Result<(Cow<'_, str>, usize)> {
     let bytes = text.as_bytes();
     let quote = *bytes.get(at).filter(|b| matches!(b, b'"' | b'\'')).ok_or(BAD_ATTRIBUTE)?;
-    let (mut seen, mut end) = (0, None);
-    for (i, b) in bytes.get(at + 1..).unwrap_or_default().iter().enumerate() {
-        if *b == quote {
-            end = Some(at + 1 + i);
-            break;
-        }
-        seen |= class(*b);
-    }
-    let end = end.ok_or(BAD_ATTRIBUTE)?;
-    let value = text.get(at + 1..end).unwrap_or("");
-    if seen & ODD_VALUE == 0 {
+    let from = at + 1;
+    let bytes = bytes.get(from..).unwrap_or_default();
+    let usual = bytes.iter().position(|b| class(*b) & (ODD_VALUE | QUOTE) != 0).unwrap_or(bytes.len());
+    let rest = bytes.get(usual..).unwrap_or_default();
+    let more = rest.iter().position(|b| *b == quote).ok_or(BAD_ATTRIBUTE)?;
+    let end = from + usual + more;
+    let value = text.get(from..end).unwrap_or("");
+    if more == 0 {
         return Ok((Cow::Borrowed(value), end + 1));
     }
     if value.contains('<') {
@@ -118,15 +132,28 @@ pub(super) fn quoted_value(text: &str, at: usize) -> Result<(Cow<'_, str>, usize
     Ok((attribute_value(value)?, end + 1))
 }
 
-/// Text between markup: only what XML allows, with the line ends of XML 1.0 §2.11.
-pub(super) fn plain_text(text: &str) -> Result<Cow<'_, str>> {
-    if text.bytes().fold(0, |seen, b| seen | class(b)) & ODD_TEXT == 0 {
-        return Ok(Cow::Borrowed(text));
+/// The text at `at` up to the next markup, and where that begins: only what XML allows, with the line ends of
+/// XML 1.0 §2.11.
+pub(super) fn plain_text(text: &str, at: usize) -> Result<(Cow<'_, str>, usize)> {
+    let bytes = text.as_bytes().get(at..).unwrap_or_default();
+    let (mut seen, mut len) = (0, 0);
+    for b in bytes {
+        let class = class(*b);
+        if class & MARKUP != 0 {
+            break;
+        }
+        seen |= class;
+        len += 1;
+    }
+    let end = at + len;
+    let text = text.get(at..end).unwrap_or("");
+    if seen & ODD_TEXT == 0 {
+        return Ok((Cow::Borrowed(text), end));
     }
     if text.contains("]]>") {
         return Err(xml(StreamCondition::NotWellFormed, "]]> in text"));
     }
-    cdata(text)
+    Ok((cdata(text)?, end))
 }
 
 /// What stands in a CDATA section.

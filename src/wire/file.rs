@@ -7,6 +7,7 @@ use super::xml::{Reader, Result, Writer};
 use crate::fault::{Malformed, names};
 use base64::Engine as _;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
+use std::borrow::Cow;
 
 /// What `<offer/>` and `<request/>` of file-transfer:3 say; later versions say it by `senders`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,16 +78,22 @@ const LENIENT_BASE64: GeneralPurpose = GeneralPurpose::new(
 fn read_hash(r: &mut Reader<'_>) -> Result<Option<FileHash>> {
     let Some(algo) = r.attr("algo").and_then(HashAlgo::parse) else { return Ok(None) };
     let text = r.text()?;
-    // No digest is longer than 64 bytes, 128 hex digits.
-    let text: String = text.chars().filter(|c| !c.is_whitespace()).take(129).collect();
+    let mut text = Cow::Borrowed(text.trim());
+    if text.contains(char::is_whitespace) {
+        // No digest is longer than 64 bytes, 128 hex digits.
+        text = text.chars().filter(|c| !c.is_whitespace()).take(129).collect();
+    }
     if text.is_empty() {
         return Ok(Some((algo, Vec::new())));
+    }
+    if text.len() > 128 {
+        return Ok(None);
     }
     // Before XEP-0300 0.3 the value was hex.
     let value = if text.len() == 2 * algo.digest_bytes() {
         (0..text.len()).step_by(2).map(|i| text.get(i..i + 2).and_then(|t| u8::from_str_radix(t, 16).ok())).collect()
     } else {
-        LENIENT_BASE64.decode(&text).ok()
+        LENIENT_BASE64.decode(text.as_bytes()).ok()
     };
     Ok(value.filter(|v: &Vec<u8>| v.len() == algo.digest_bytes()).map(|v| (algo, v)))
 }

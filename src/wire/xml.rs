@@ -1,5 +1,9 @@
-//! Strict XML for streams over quick-xml's tokenizer: RFC 6120 §11 refusals, byte, depth and attribute caps, and the
-//! writer. Read RFC 6120 §11 and XML 1.0 §2.2, §2.4, §3.1 before touching this file.
+//! Strict XML for streams: RFC 6120 §11 refusals, byte, depth and attribute caps, and the writer. Read RFC 6120 §11 and
+//! XML 1.0 §2.2, §2.4, §3.1 before touching this file.
+//!
+//! Tags and plain text are read here in one pass, because every byte of them has to be checked anyway; a tokenizer below
+//! would look at each of them once more. quick-xml takes apart the other tokens: references, CDATA sections and what
+//! RFC 6120 forbids.
 //!
 //! No tree is built. A codec reads an element and its children in one pass:
 //!
@@ -126,15 +130,20 @@ struct Binding<'a> {
 #[derive(Debug)]
 pub struct Reader<'a> {
     source: &'a str,
-    tokens: quick_xml::Reader<&'a [u8]>,
+    /// Where the next token begins.
+    at: usize,
     limits: XmlLimits,
     tag: Tag<'a>,
     attributes: Vec<Attribute<'a>>,
+    /// A bit for each attribute name of the tag by its [`trait_of`]: one that is set twice asks for a closer look.
+    traits: u64,
+    /// Two attributes may have one name, or one has a prefix.
+    suspicious: bool,
     bindings: Vec<Binding<'a>>,
     /// How many of `bindings` come from outside the element.
     outer_bindings: usize,
-    /// Open elements; 1 while inside the root only.
-    depth: usize,
+    /// Names of the open elements as they are written; one while inside the root only.
+    open: Vec<&'a str>,
     /// The element just entered was written `<a/>`: its end is still to be reported.
     empty: bool,
 }
@@ -177,13 +186,15 @@ impl<'a> Reader<'a> {
         }
         let mut reader = Self {
             source,
-            tokens: quick_xml::Reader::from_str(source),
+            at: 0,
             limits: *limits,
             tag: Tag { ns: Name::Plain(""), name: "" },
             attributes: Vec::with_capacity(16),
+            traits: 0,
+            suspicious: false,
             bindings: Vec::with_capacity(8),
             outer_bindings: 0,
-            depth: 0,
+            open: Vec::with_capacity(8),
             empty: false,
         };
         // Namespaces in XML 1.0 §6.2: no default means no namespace.
@@ -264,7 +275,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// The first error of `f`, or [`Malformed::Xml`].
     pub fn children(&mut self, mut f: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
-        let here = self.depth;
+        let here = self.open.len();
         loop {
             match self.token()? {
                 Token::Start => {
@@ -282,7 +293,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`Malformed::Xml`].
     pub fn text(&mut self) -> Result<Cow<'a, str>> {
-        let here = self.depth;
+        let here = self.open.len();
         let mut all: Cow<'a, str> = Cow::Borrowed("");
         loop {
             match self.token()? {
@@ -300,7 +311,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`Malformed::Xml`]: skipped elements must be well-formed too.
     pub fn skip(&mut self) -> Result<()> {
-        let outer = self.depth.saturating_sub(1);
+        let outer = self.open.len().saturating_sub(1);
         self.leave(outer)
     }
 
@@ -310,9 +321,7 @@ impl<'a> Reader<'a> {
     /// [`Malformed::Xml`].
     pub fn finish(&mut self) -> Result<()> {
         self.leave(0)?;
-        let rest =
-            usize::try_from(self.tokens.buffer_position()).ok().and_then(|at| self.source.get(at..)).unwrap_or("");
-        if rest.bytes().all(|b| b.is_ascii_whitespace()) {
+        if skip_space(self.source, self.at) == self.source.len() {
             Ok(())
         } else {
             Err(xml(StreamCondition::NotWellFormed, "something follows the root"))
@@ -320,7 +329,7 @@ impl<'a> Reader<'a> {
     }
 
     fn leave(&mut self, depth: usize) -> Result<()> {
-        while self.depth > depth {
+        while self.open.len() > depth {
             self.token()?;
         }
         Ok(())
@@ -332,88 +341,138 @@ impl<'a> Reader<'a> {
             self.end();
             return Ok(Token::End);
         }
-        let not_well_formed = |_| xml(StreamCondition::NotWellFormed, "not well-formed");
-        let from = usize::try_from(self.tokens.buffer_position()).unwrap_or(usize::MAX);
-        let event = self.tokens.read_event().map_err(not_well_formed)?;
-        let to = usize::try_from(self.tokens.buffer_position()).unwrap_or(usize::MAX);
-        let raw = self.source.get(from..to).unwrap_or("");
-        match event {
-            Event::Start(_) => {
-                self.start(raw.strip_prefix('<').and_then(|r| r.strip_suffix('>')).unwrap_or(""))?;
-                Ok(Token::Start)
+        let source = self.source;
+        let rest = source.as_bytes().get(self.at..).unwrap_or_default();
+        match rest {
+            [b'<', b'/', ..] => self.end_tag(),
+            [b'<', b'!' | b'?', ..] | [b'&', ..] => self.other(),
+            [b'<', ..] => {
+                let started = self.start_tag();
+                if started.is_err() {
+                    self.unbind();
+                }
+                started
             }
-            Event::Empty(_) => {
-                self.start(raw.strip_prefix('<').and_then(|r| r.strip_suffix("/>")).unwrap_or(""))?;
-                self.empty = true;
-                Ok(Token::Start)
+            [_, ..] => {
+                let (text, at) = plain_text(source, self.at)?;
+                self.at = at;
+                Ok(Token::Text(text))
             }
-            Event::End(_) => {
-                self.end();
-                Ok(Token::End)
-            }
-            Event::Text(_) => Ok(Token::Text(plain_text(raw)?)),
+            [] => Err(xml(StreamCondition::NotWellFormed, "ends inside an element")),
+        }
+    }
+
+    /// The token at `self.at`, which is neither a tag nor text.
+    fn other(&mut self) -> Result<Token<'a>> {
+        let rest = self.source.get(self.at..).unwrap_or("");
+        let mut tokens = quick_xml::Reader::from_str(rest);
+        let event = tokens.read_event().map_err(|_| xml(StreamCondition::NotWellFormed, "not well-formed"))?;
+        let len = usize::try_from(tokens.buffer_position()).unwrap_or(usize::MAX);
+        let raw = rest.get(..len).unwrap_or("");
+        let token = match event {
             Event::CData(_) => {
                 let text = raw.strip_prefix("<![CDATA[").and_then(|r| r.strip_suffix("]]>")).unwrap_or("");
-                Ok(Token::Text(cdata(text)?))
+                Token::Text(cdata(text)?)
             }
             Event::GeneralRef(_) => {
                 let name = raw.strip_prefix('&').and_then(|r| r.strip_suffix(';')).unwrap_or("");
-                Ok(Token::Char(reference(name)?))
+                Token::Char(reference(name)?)
             }
             // RFC 6120 §11.1: no comments, no processing instructions, no DTD.
-            Event::Comment(_) => Err(xml(StreamCondition::RestrictedXml, "comment")),
-            Event::PI(_) => Err(xml(StreamCondition::RestrictedXml, "processing instruction")),
-            Event::DocType(_) => Err(xml(StreamCondition::RestrictedXml, "document type declaration")),
-            Event::Decl(_) => Err(xml(StreamCondition::NotWellFormed, "XML declaration inside the stream")),
-            Event::Eof => Err(xml(StreamCondition::NotWellFormed, "ends inside an element")),
-        }
+            Event::Comment(_) => return Err(xml(StreamCondition::RestrictedXml, "comment")),
+            Event::PI(_) => return Err(xml(StreamCondition::RestrictedXml, "processing instruction")),
+            Event::DocType(_) => return Err(xml(StreamCondition::RestrictedXml, "document type declaration")),
+            Event::Decl(_) => return Err(xml(StreamCondition::NotWellFormed, "XML declaration inside the stream")),
+            Event::Start(_) | Event::Empty(_) | Event::End(_) | Event::Text(_) | Event::Eof => {
+                return Err(xml(StreamCondition::NotWellFormed, "not well-formed"));
+            }
+        };
+        self.at = self.at.saturating_add(len);
+        Ok(token)
     }
 
+    /// Leaves the innermost element.
     fn end(&mut self) {
-        while self.bindings.last().is_some_and(|b| b.depth >= self.depth && b.depth > 0) {
+        self.open.pop();
+        self.unbind();
+    }
+
+    /// Forgets the declarations of elements that are not open.
+    fn unbind(&mut self) {
+        while self.bindings.last().is_some_and(|b| b.depth > self.open.len()) {
             self.bindings.pop();
         }
-        self.depth = self.depth.saturating_sub(1);
     }
 
-    fn start(&mut self, raw: &'a str) -> Result<()> {
-        self.depth += 1;
-        if self.depth > self.limits.depth {
+    /// XML 1.0 §3.1: the name is that of the start tag, then only white space.
+    fn end_tag(&mut self) -> Result<Token<'a>> {
+        const MISMATCH: Malformed = xml(StreamCondition::NotWellFormed, "end tag of another element");
+        let rest = self.source.as_bytes().get(self.at..).unwrap_or_default();
+        let name = self.open.last().ok_or(MISMATCH)?;
+        let named = rest.get(2..).and_then(|r| r.strip_prefix(name.as_bytes())).is_some();
+        let close = skip_space(self.source, self.at + 2 + name.len());
+        if !named || self.source.as_bytes().get(close) != Some(&b'>') {
+            return Err(MISMATCH);
+        }
+        self.at = close + 1;
+        self.end();
+        Ok(Token::End)
+    }
+
+    fn start_tag(&mut self) -> Result<Token<'a>> {
+        if self.open.len() >= self.limits.depth {
             return Err(xml(StreamCondition::PolicyViolation, "nested too deep"));
         }
+        let (source, from) = (self.source, self.at + 1);
         self.attributes.clear();
-        let (prefix, local, mut at) = qualified_name(raw, 0)?;
+        (self.traits, self.suspicious) = (0, false);
+        let (prefix, local, mut at) = qualified_name(source, from)?;
+        let name = source.get(from..at).unwrap_or("");
         loop {
-            let next = skip_space(raw, at);
-            if next == raw.len() {
-                break;
+            let next = skip_space(source, at);
+            match source.as_bytes().get(next..).unwrap_or_default() {
+                [b'>', ..] => {
+                    at = next + 1;
+                    break;
+                }
+                [b'/', b'>', ..] => {
+                    self.empty = true;
+                    at = next + 2;
+                    break;
+                }
+                [] => return Err(xml(StreamCondition::NotWellFormed, "ends inside a tag")),
+                _ if next == at => return Err(xml(StreamCondition::NotWellFormed, "no space before an attribute")),
+                _ => at = self.attribute(next)?,
             }
-            if next == at {
-                return Err(xml(StreamCondition::NotWellFormed, "no space before an attribute"));
-            }
-            at = self.attribute(raw, next)?;
         }
-        self.check_attributes()?;
+        if self.suspicious {
+            self.check_attributes()?;
+        }
         self.tag = Tag { ns: self.lookup(prefix)?.uri.clone(), name: local };
-        Ok(())
+        self.open.push(name);
+        self.at = at;
+        Ok(Token::Start)
     }
 
     /// Reads the attribute at `at` and says where it ends.
-    fn attribute(&mut self, raw: &'a str, at: usize) -> Result<usize> {
-        let (prefix, local, at) = qualified_name(raw, at)?;
-        let at = skip_space(raw, at);
-        if raw.as_bytes().get(at) != Some(&b'=') {
+    fn attribute(&mut self, at: usize) -> Result<usize> {
+        let (prefix, name, at) = qualified_name(self.source, at)?;
+        let at = skip_space(self.source, at);
+        if self.source.as_bytes().get(at) != Some(&b'=') {
             return Err(xml(StreamCondition::NotWellFormed, "attribute without a value"));
         }
-        let (value, at) = quoted_value(raw, skip_space(raw, at + 1))?;
-        if prefix == "xmlns" || (prefix.is_empty() && local == "xmlns") {
-            let bound = if prefix.is_empty() { "" } else { local };
+        let (value, at) = quoted_value(self.source, skip_space(self.source, at + 1))?;
+        if prefix == "xmlns" || (prefix.is_empty() && name == "xmlns") {
+            let bound = if prefix.is_empty() { "" } else { name };
             self.bind(bound, value)?;
         } else {
             if self.attributes.len() >= self.limits.attributes {
                 return Err(xml(StreamCondition::PolicyViolation, "too many attributes"));
             }
-            self.attributes.push(Attribute { prefix, name: local, value });
+            let bit = trait_of(name);
+            self.suspicious |= self.traits & bit != 0 || !prefix.is_empty();
+            self.traits |= bit;
+            self.attributes.push(Attribute { prefix, name, value });
         }
         Ok(at)
     }
@@ -428,7 +487,8 @@ impl<'a> Reader<'a> {
         {
             return Err(BAD);
         }
-        let depth = self.depth;
+        // That of the element whose tag is being read.
+        let depth = self.open.len() + 1;
         if self.bindings.iter().any(|b| b.depth == depth && b.prefix == prefix) {
             return Err(BAD);
         }
@@ -469,6 +529,15 @@ impl<'a> Reader<'a> {
         }
         Ok(())
     }
+}
+
+/// One of 64 bits, the same for the same name.
+fn trait_of(name: &str) -> u64 {
+    let of = |b: Option<&u8>| b.copied().unwrap_or(0);
+    let bytes = name.as_bytes();
+    // These factors tell the attributes of the XEPs' elements apart.
+    let mix = of(bytes.first()).wrapping_mul(29).wrapping_add(of(bytes.last()).wrapping_mul(59));
+    1 << (usize::from(mix).wrapping_add(bytes.len()) % 64)
 }
 
 /// An address attribute, if present.

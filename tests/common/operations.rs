@@ -40,8 +40,8 @@ pub fn content(creator: Creator, name: &str, media: &str, setup: Setup) -> Conte
         ..RtpDescription::default()
     };
     let ice = IceTransport {
-        ufrag: Some("ufrag".to_owned()),
-        pwd: Some("password-password-pass".to_owned()),
+        ufrag: Some("ufrag".into()),
+        pwd: Some("password-password-pass".into()),
         fingerprints: vec![Fingerprint { hash: "sha-256".into(), value: vec![7; 32], setup: Some(setup) }],
         ..IceTransport::default()
     };
@@ -154,8 +154,8 @@ impl World {
             13 => self.on_content(who, how, |s, now, key| s.content_remove(now, key, None)),
             14 => self.on_content(who, how, |s, now, key| {
                 let ice = IceTransport {
-                    ufrag: Some(format!("u{}", how >> 4)),
-                    pwd: Some("p".to_owned()),
+                    ufrag: Some(format!("u{}", how >> 4).into()),
+                    pwd: Some("p".into()),
                     ..Default::default()
                 };
                 s.send_transport_info(now, key, ice)
