@@ -174,9 +174,12 @@ impl Endpoint {
         let link = Link::new(now, next_seed(), &config.account);
         let people = People::new((now, wall), &config.account);
         let local = config.account.jid();
+        let mut context = config.context.clone();
+        // What is sent while a call rings, the endpoint chooses by caller; the sessions only must not hold it back.
+        context.policy.early_transport |= config.address_policy == AddressPolicy::Contacts;
         let sessions = Sessions::new(SessionsConfig {
             local: local.clone(),
-            context: config.context.clone(),
+            context,
             callers: config.callers.clone(),
             rate: crate::config::InitiateRate::default(),
             redirect: None,

@@ -241,6 +241,72 @@ fn set_up_waits_for_two_signalling_trips_and_four_media_round_trips() {
     assert_eq!(trips[2..], [8, 8]);
 }
 
+/// One-way trips from `accept` until both sides are connected, for somebody who thinks before answering.
+fn trips_after_accept(think: Duration, contacts_may_prepare: bool) -> [u64; 2] {
+    fn prepare(_: usize, config: &mut offhook::endpoint::EndpointConfig) {
+        config.address_policy = offhook::endpoint::AddressPolicy::Contacts;
+    }
+    let delay = Duration::from_secs(1);
+    [(delay, Duration::ZERO), (Duration::ZERO, delay)].map(|(signalling_delay, media_delay)| {
+        let configure = if contacts_may_prepare { prepare } else { |_: usize, _: &mut _| {} };
+        let mut world = World::new(&Options { signalling_delay, media_delay, configure, ..Options::default() });
+        world.clients[1].manner = Manner::Waits;
+        let call = world.call(0, JULIET);
+        world.run_while(10 * SECOND, |w| w.clients[1].incoming().is_none());
+        world.run_for(think);
+        let (answered, began) = (world.clients[1].incoming().unwrap(), world.now);
+        for client in &world.clients {
+            assert_eq!(client.count(|e| matches!(e, Event::Connected { .. })), 0, "nothing is told before accept");
+        }
+        world.act(1, |e, now| e.accept(now, answered)).unwrap();
+        let there = |w: &World, i: usize| w.clients[i].count(|e| matches!(e, Event::Connected { .. })) == 1;
+        world.run_while(60 * SECOND, |w| !there(w, 0) || !there(w, 1));
+        let took = world.now - began;
+        world.run_for(3 * SECOND);
+        assert!(world.clients[0].heard(call).frames > 20, "{:?}", world.clients[0].events);
+        assert!(world.clients[1].heard(answered).frames > 20);
+        took.as_secs()
+    })
+}
+
+// J176-25, J320-03.
+#[test]
+fn a_path_made_while_it_rings_leaves_the_answer_as_the_only_trip() {
+    assert_eq!(trips_after_accept(20 * SECOND, false), [1, 8]);
+    assert_eq!(trips_after_accept(20 * SECOND, true), [1, 0]);
+    // Taken at once it is no slower than without.
+    assert_eq!(trips_after_accept(Duration::ZERO, true), [1, 8]);
+    // Taken in the midst: what is left of it.
+    let [_, media] = trips_after_accept(4 * SECOND, true);
+    assert!((4..=6).contains(&media), "{media}");
+}
+
+// Peers exist that look at our transport only once the call is accepted.
+#[test]
+fn a_caller_who_ignores_what_comes_before_the_answer_is_talked_to_all_the_same() {
+    fn prepare(_: usize, config: &mut offhook::endpoint::EndpointConfig) {
+        config.address_policy = offhook::endpoint::AddressPolicy::Contacts;
+    }
+    for think in [SECOND / 10, 3 * SECOND, 20 * SECOND, 50 * SECOND] {
+        let mut world = World::new(&Options { configure: prepare, ..Options::default() });
+        world.clients[1].manner = Manner::Waits;
+        let mut accepted = false;
+        world.tamper = Some(Box::new(move |from, _, xml| {
+            accepted |= xml.contains("session-accept");
+            let early = from == JULIET && !accepted && xml.contains("transport-info");
+            let at = xml.find("<content").filter(|_| early)?;
+            Some(vec![format!("{}</jingle></iq>", xml[..at].replace("transport-info", "session-info"))])
+        }));
+        let call = world.call(0, JULIET);
+        world.run_for(SECOND / 5 + think);
+        let answered = world.clients[1].incoming().unwrap();
+        world.act(1, |e, now| e.accept(now, answered)).unwrap();
+        world.run_for(8 * SECOND);
+        assert!(world.clients[0].heard(call).frames > 200, "{think:?} {:?}", world.clients[0].events);
+        assert!(world.clients[1].heard(answered).frames > 200, "{think:?}");
+    }
+}
+
 /// Figures at round trips of people who are near and far; the floor is what set-up cannot do without (two or four
 /// signalling trips, four media round trips).
 #[test]

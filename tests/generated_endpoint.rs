@@ -15,6 +15,7 @@
 mod world;
 
 use offhook::endpoint::event::{CallId, Event};
+use offhook::endpoint::{AddressPolicy, EndpointConfig};
 use offhook::fault::ReasonCondition;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -67,6 +68,12 @@ struct Sequence {
     wire: Arc<Mutex<Wire>>,
     rng: Rng,
     tell: bool,
+    early: bool,
+}
+
+/// Every other world makes the paths of its calls while they ring.
+fn early(seed: u64) -> bool {
+    seed.is_multiple_of(2)
 }
 
 fn mutate(rng: &mut Rng, xml: &str) -> String {
@@ -110,9 +117,12 @@ impl Sequence {
     fn new(seed: u64, tell: bool) -> Self {
         let mut rng = Rng(seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
         let delay = Duration::from_millis([0, 10, 80][rng.below(3)]);
-        let mut world =
-            World::new(&Options { seed, signalling_delay: delay, media_delay: delay, ..Options::default() });
+        let configure: fn(usize, &mut EndpointConfig) =
+            if early(seed) { |_, config| config.address_policy = AddressPolicy::Contacts } else { |_, _| {} };
+        let options = Options { seed, signalling_delay: delay, media_delay: delay, configure, ..Options::default() };
+        let mut world = World::new(&options);
         world.audio = false;
+        world.capture = early(seed);
         for client in &mut world.clients {
             client.manner = Manner::Waits;
         }
@@ -138,7 +148,7 @@ impl Sequence {
             wire.rng = rng.next();
             out
         }));
-        Self { world, model: Model::default(), wire, rng, tell }
+        Self { world, model: Model::default(), wire, rng, tell, early: early(seed) }
     }
 
     fn live(&self, who: usize) -> Vec<CallId> {
@@ -290,9 +300,17 @@ impl Sequence {
                 }
             }
             model.seen[who] = client.events.len();
-            for call in client.sockets.keys() {
-                if !model.wanted.contains(&(who, *call)) {
+            for (call, socket) in &client.sockets {
+                if model.wanted.contains(&(who, *call)) {
+                    continue;
+                }
+                if !self.early {
                     return Err(format!("{who}: sockets for {call} without the user"));
+                }
+                // RFC 7983 §7: RTP and RTCP.
+                let payload = |(from, _, bytes): &(_, _, Vec<u8>)| from == socket && (128..192).contains(&bytes[0]);
+                if self.world.captured.iter().any(payload) {
+                    return Err(format!("{who}: payload on {call} without the user"));
                 }
             }
             for (call, heard) in &client.heard {
@@ -313,6 +331,7 @@ impl Sequence {
                 }
             }
         }
+        self.world.captured.clear();
         Ok(())
     }
 

@@ -12,6 +12,9 @@
 mod world;
 
 use offhook::endpoint::event::{EndKind, Event};
+use offhook::endpoint::{AddressPolicy, EndpointConfig};
+use offhook::fault::ReasonCondition;
+use offhook::jingle::sessions::Callers;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -113,6 +116,76 @@ fn no_socket_and_no_candidate_before_the_user_accepts() {
         let said = world.answers(ROMEO);
         assert!(!said.iter().any(|x| x.contains("<candidate") || x.contains("192.0.2.2")), "{said:?}");
     }
+}
+
+fn contacts_may_prepare(_: usize, config: &mut EndpointConfig) {
+    config.address_policy = AddressPolicy::Contacts;
+}
+
+/// RFC 7983 §7.
+fn payload(datagram: &[u8]) -> bool {
+    matches!(datagram.first(), Some(128..=191))
+}
+
+// J176-24, J176-25: the path of a contact's call is made while it rings; what flows on it waits for the user.
+#[test]
+fn a_path_made_while_it_rings_carries_no_media_before_the_user_accepts() {
+    let mut world = World::new(&Options { configure: contacts_may_prepare, ..Options::default() });
+    world.clients[1].manner = Manner::Waits;
+    world.capture = true;
+    let call = world.call(0, JULIET);
+    world.run_for(30 * SECOND);
+    let ringing = world.clients[1].incoming().unwrap();
+    assert_eq!(world.clients[1].opened, 1);
+    let kinds = |test: fn(u8) -> bool| world.captured.iter().filter(|(.., bytes)| test(bytes[0])).count();
+    assert!(kinds(|first| first < 4) > 4 && kinds(|first| (20..64).contains(&first)) > 4, "checks and a handshake");
+    assert!(!world.captured.iter().any(|(.., bytes)| payload(bytes)), "neither RTP nor RTCP");
+    for (client, id) in [(0, call), (1, ringing)] {
+        let heard = world.clients[client].heard(id);
+        assert_eq!((heard.frames, heard.sent), (0, 0));
+        assert_eq!(world.clients[client].count(|e| matches!(e, Event::Connected { .. } | Event::Accepted(_))), 0);
+    }
+    // Not even media that the peer sends regardless is heard: there is nobody yet who would decode it.
+    let (source, destination, _) =
+        world.captured.iter().rfind(|(_, to, _)| to.ip().to_string() == "192.0.2.2").unwrap().clone();
+    world.inject(source, destination, [&[0x80, 0x6f][..], &[7; 60]].concat());
+    world.run_for(SECOND);
+    assert_eq!(world.clients[1].heard(ringing).frames, 0);
+    // The user says no: all is given back.
+    world.act(1, |e, now| e.reject(now, ringing, ReasonCondition::Decline)).unwrap();
+    world.run_for(SECOND);
+    assert!(world.clients.iter().all(|c| c.sockets.is_empty()));
+    assert_eq!(world.clients[0].end_kind(call), Some(EndKind::Rejected));
+    let after = world.clients[1].datagrams;
+    world.run_for(60 * SECOND);
+    assert_eq!(world.clients[1].datagrams, after);
+}
+
+#[test]
+fn a_stranger_who_may_ring_makes_no_socket_and_no_candidate_and_a_contact_few() {
+    fn all_may_ring(who: usize, config: &mut EndpointConfig) {
+        contacts_may_prepare(who, config);
+        config.callers = Callers::Everyone;
+    }
+    let options = Options { configure: all_may_ring, contacts: false, ..Options::default() };
+    let mut world = World::new(&options);
+    world.clients[1].manner = Manner::Waits;
+    world.call(0, JULIET);
+    world.run_for(30 * SECOND);
+    assert!(world.clients[1].incoming().is_some());
+    assert_eq!((world.clients[1].opened, world.clients[1].datagrams), (0, 0));
+    assert!(!world.routed.iter().any(|r| r.from == JULIET && r.text.contains("transport-info")));
+    // However many contacts call at once, two paths are made.
+    let clients =
+        vec![ROMEO, JULIET, "mercutio@verona.example/a", "benvolio@verona.example/b", "nurse@verona.example/c"];
+    let mut world = World::new(&Options { contacts: true, clients, ..options });
+    world.clients[1].manner = Manner::Waits;
+    for caller in [0, 2, 3, 4] {
+        world.call(caller, JULIET);
+    }
+    world.run_for(5 * SECOND);
+    assert_eq!(world.clients[1].count(|e| matches!(e, Event::Incoming { .. })), 4);
+    assert_eq!(world.clients[1].opened, 2);
 }
 
 #[test]

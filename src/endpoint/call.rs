@@ -8,7 +8,7 @@ use crate::jingle::session::{End, EndedBy};
 use crate::jingle::sessions::SessionId;
 use crate::media::audio::AudioPath;
 use crate::media::codec::Negotiated;
-use crate::transport::leg::Leg;
+use crate::transport::leg::{Leg, LegEvent};
 use crate::wire::candidate::{Candidate, IceTransport};
 use crate::wire::description::PayloadType;
 use crate::wire::jid::Jid;
@@ -17,6 +17,11 @@ use std::time::{Duration, Instant};
 
 /// Stanzas of transport-info kept for an incoming call that has no leg yet.
 pub(super) const EARLY_TRANSPORTS: usize = 64;
+/// Ringing calls whose path is made meanwhile; each costs sockets and perhaps a relay.
+pub(super) const EARLY_PATHS: usize = 2;
+/// A path that was begun longer ago than this and does not work is begun anew when the user takes the call: the caller
+/// may be one who looks at ours only then, when our checks have long stopped.
+pub(super) const EARLY_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where a call stands.
 ///
@@ -25,8 +30,8 @@ pub(super) const EARLY_TRANSPORTS: usize = 64;
 ///                  └─ one device ──────────────────────────┴▶ Opening ── sockets ─▶ Offered ── session-accept ─▶ Active
 ///
 ///  propose ─▶ Alerting(Propose) ── accept() ─▶ Proceeding ── session-initiate ─┐
-///  session-initiate ─▶ Alerting(Offer) ── accept() ────────────────────────────┴▶ Answering ── sockets ─▶ Active
-///  from everywhere ── hang-up, refusal, time-out ─▶ gone
+///  session-initiate ─▶ Alerting(Offer)* ─ accept() ────────────────────────────┴▶ Answering ── sockets ─▶ Active
+///  from everywhere ── hang-up, refusal, time-out ─▶ gone         * a contact's may make its path here (`Media::early`)
 /// ```
 #[derive(Debug)]
 pub(super) enum Stage {
@@ -88,7 +93,8 @@ pub(super) struct Call {
     pub(super) fault: Option<(EndKind, String)>,
 }
 
-/// The media half of a call; nothing of it exists before the local user wants the call.
+/// The media half of a call. Nothing of it exists before the local user wants the call, unless a contact's call may make
+/// its path while it rings; even then nothing flows on it.
 #[derive(Debug, Default)]
 pub(super) struct Media {
     pub(super) leg: Option<Box<Leg>>,
@@ -97,11 +103,15 @@ pub(super) struct Media {
     /// What we offered, to read the answer by.
     pub(super) offered: Vec<PayloadType>,
     pub(super) negotiated: Option<Negotiated>,
-    /// Transports of the peer that came before there was a leg.
-    pub(super) early: Vec<IceTransport>,
+    /// Transports of the peer that came before the user took the call.
+    pub(super) transports: Vec<IceTransport>,
     /// Local candidates gathered before the session could carry them.
     pub(super) unsent: Vec<Candidate>,
     pub(super) gathered: bool,
+    /// When the path began to be made while the call rings; `None` unless that is allowed (J176-25).
+    pub(super) early: Option<Instant>,
+    /// What the leg told of its connection before the codecs were agreed on.
+    pub(super) ready: Option<Box<LegEvent>>,
     /// RTP packets received when the session was last told of a sign of life.
     pub(super) packets_seen: u64,
     /// All local candidates, to be signalled again after an ICE restart.
@@ -110,7 +120,7 @@ pub(super) struct Media {
 
 impl Media {
     /// The codecs are agreed: sound can flow, and RTCP knows the clocks it measures by.
-    pub(super) fn settle(&mut self, negotiated: Negotiated, audio: AudioPath) {
+    pub(super) fn settle(&mut self, now: Instant, negotiated: Negotiated, audio: AudioPath) {
         let rate = |pt: u8| {
             negotiated
                 .payload_types
@@ -121,6 +131,7 @@ impl Media {
         };
         if let Some(leg) = &mut self.leg {
             let receiving: Vec<(u8, u32)> = negotiated.payload_types.iter().map(|p| (p.id, rate(p.id))).collect();
+            leg.release(now);
             leg.set_clock_rates(rate(negotiated.send_payload_type), &receiving);
         }
         self.negotiated = Some(negotiated);

@@ -2,7 +2,7 @@
 //! Read XEP-0166 §6 and XEP-0353 §3 before touching this file.
 
 use super::call::{Call, EARLY_TRANSPORTS, Offer, Stage};
-use super::event::{CallId, EndKind, Ended, Event, Output, Party};
+use super::event::{CallId, EndKind, Ended, Event, Party};
 use super::people::Reach;
 use super::{Endpoint, Misuse, offer};
 use crate::fault::ReasonCondition;
@@ -206,16 +206,8 @@ impl Endpoint {
         if let Some(session) = call.session {
             self.by_session.remove(&session);
         }
-        if let Some(leg) = &mut call.media.leg {
-            leg.close(now);
-            while let Some(transmit) = leg.poll_transmit() {
-                self.outputs.push_back(Output::Transmit(transmit));
-            }
-            self.outputs.push_back(Output::CloseSockets(id));
-        } else if matches!(call.stage, Stage::Opening | Stage::Answering(_)) {
-            self.outputs.push_back(Output::CloseSockets(id));
-        }
-        self.routes.retain(|_, owner| *owner != id);
+        let asked = call.media.early.is_some() || matches!(call.stage, Stage::Opening | Stage::Answering(_));
+        self.close_path(now, id, call.media.leg.take(), asked);
         if call.invited && call.session.is_some() {
             let reason = Reason::new(end.reason);
             // The invitation may be gone already.
@@ -237,11 +229,14 @@ impl Endpoint {
             SessionEvent::Accepted { contents, .. } => self.handle_answer(now, id, &contents),
             SessionEvent::RemoteTransport { transport, .. } => {
                 let Some(call) = self.calls.get_mut(&id) else { return };
-                if call.media.leg.is_some() {
+                let has_leg = call.media.leg.is_some();
+                let ringing = matches!(call.stage, Stage::AlertingOffer(_));
+                if (ringing || !has_leg) && call.media.transports.len() < EARLY_TRANSPORTS {
+                    call.media.transports.push(transport.clone());
+                }
+                if has_leg {
                     self.apply_remote(now, id, &transport);
                     self.drain_leg(now, id);
-                } else if call.media.early.len() < EARLY_TRANSPORTS {
-                    call.media.early.push(transport);
                 }
             }
             SessionEvent::RemoteInfo(info) => self.handle_info(id, &info),
@@ -350,6 +345,7 @@ impl Endpoint {
                 let _ = self.sessions.act(session, |s| s.ring(now));
                 let media = media.into_iter().filter_map(|p| p.media).collect();
                 self.emit(Event::Incoming { call: id, sid, from: peer, media });
+                self.open_early(now, id);
             }
         }
     }
@@ -367,7 +363,7 @@ impl Endpoint {
             return self.fail_call(now, id, EndKind::Unavailable, ReasonCondition::FailedApplication, text);
         };
         match AudioPath::new(seed, negotiated.clone(), self.config.media.audio) {
-            Ok(audio) => call.media.settle(negotiated, audio),
+            Ok(audio) => call.media.settle(now, negotiated, audio),
             Err(why) => return self.fail_call(now, id, EndKind::Failed, ReasonCondition::MediaError, why.to_string()),
         }
         call.stage = Stage::Active;
@@ -378,6 +374,7 @@ impl Endpoint {
         if self.calls.contains_key(&id) {
             self.emit(Event::Accepted(id));
             self.drain_leg(now, id);
+            self.report_ready(now, id);
         }
     }
 

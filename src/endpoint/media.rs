@@ -1,7 +1,7 @@
 //! The media of a call: its leg and its sound, from the sockets to the first frame. Read XEP-0176 §5, XEP-0320 §2 and
 //! RFC 8838 §4 before touching this file.
 
-use super::call::{Offer, Stage};
+use super::call::{EARLY_PATHS, EARLY_PATIENCE, Media, Offer, Stage};
 use super::event::{CallId, Connected, EndKind, Event, Output};
 use super::{AddressPolicy, Endpoint, offer};
 use crate::fault::ReasonCondition;
@@ -39,10 +39,15 @@ impl Endpoint {
 
     /// Sockets for a call are bound: now, and not before, a leg exists and something may be sent.
     pub(super) fn handle_sockets(&mut self, now: Instant, id: CallId, bound: &[SocketAddr]) {
-        let Some(call) = self.calls.get(&id) else {
+        let Some(call) = self.calls.get_mut(&id) else {
             self.outputs.push_back(Output::CloseSockets(id));
             return;
         };
+        if bound.is_empty() && matches!(call.stage, Stage::AlertingOffer(_)) {
+            // Asked for again when the user takes the call.
+            call.media.early = None;
+            return;
+        }
         if bound.is_empty() {
             self.fail_call(
                 now,
@@ -53,7 +58,8 @@ impl Endpoint {
             );
             return;
         }
-        let mut leg = self.new_leg(now, matches!(call.stage, Stage::Opening));
+        let initiator = matches!(call.stage, Stage::Opening);
+        let mut leg = self.new_leg(now, initiator);
         for local in bound {
             self.routes.insert(*local, id);
         }
@@ -66,14 +72,88 @@ impl Endpoint {
         match std::mem::replace(&mut call.stage, Stage::Offered) {
             Stage::Opening => self.send_offer(now, id),
             Stage::Answering(offer) => self.send_answer(now, id, *offer),
+            Stage::AlertingOffer(offer) => self.begin_early(now, id, offer),
             other @ (Stage::Finding(_)
             | Stage::Proposed(_)
             | Stage::Offered
             | Stage::AlertingInvite
-            | Stage::AlertingOffer(_)
             | Stage::Proceeding
             | Stage::Active) => call.stage = other,
         }
+    }
+
+    /// A contact's call may make its path while it rings, if the policy says so (J176-24, J176-25). Strangers learn and
+    /// cause nothing.
+    pub(super) fn open_early(&mut self, now: Instant, id: CallId) {
+        let Some(peer) = self.calls.get(&id).map(|c| &c.peer) else { return };
+        let contact = self.link.serverless() || self.people.contacts.knows_us(peer);
+        let early = self.calls.values().filter(|c| c.media.early.is_some() && c.wanted.is_none()).count();
+        if self.config.address_policy != AddressPolicy::Contacts || !contact || early >= EARLY_PATHS {
+            return;
+        }
+        if let Some(call) = self.calls.get_mut(&id) {
+            call.media.early = Some(now);
+            self.open_sockets(id);
+        }
+    }
+
+    /// The sockets of a ringing call are there: our half of the transport goes out, with the certificate (J320-03).
+    fn begin_early(&mut self, now: Instant, id: CallId, offer: Box<Offer>) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        let theirs = offer::ice(&offer.content).cloned().unwrap_or_default();
+        let transports = call.media.transports.clone();
+        call.media.content = Some(ContentKey::of(&offer.content));
+        call.stage = Stage::AlertingOffer(offer);
+        for transport in std::iter::once(theirs).chain(transports) {
+            self.apply_remote(now, id, &transport);
+        }
+        self.drain_leg(now, id);
+        self.send_candidates(now, id);
+    }
+
+    /// The user took a session: its path is the one begun while it rang, if that is of any use, or a new one.
+    pub(super) fn take_path(&mut self, now: Instant, id: CallId) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        let fresh = call.media.early.is_some_and(|since| now < since + EARLY_PATIENCE);
+        let useful = call.media.leg.as_ref().map(|leg| fresh || leg.is_connected());
+        match (useful, &call.stage) {
+            (Some(true), Stage::Answering(_)) => {
+                if let Stage::Answering(offer) = std::mem::replace(&mut call.stage, Stage::Offered) {
+                    self.send_answer(now, id, *offer);
+                }
+            }
+            (Some(_), _) => {
+                self.drop_early(now, id);
+                self.open_sockets(id);
+            }
+            // The sockets are on their way.
+            (None, _) if call.media.early.is_some() => {}
+            (None, _) => self.open_sockets(id),
+        }
+    }
+
+    /// Gives up the path of a call that rings; when the user takes the call there will be another.
+    fn drop_early(&mut self, now: Instant, id: CallId) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        let leg = call.media.leg.take();
+        let transports = std::mem::take(&mut call.media.transports);
+        call.media = Media { transports, ..Media::default() };
+        self.close_path(now, id, leg, true);
+    }
+
+    /// Ends a leg, if there is one, and gives its sockets back, if they were asked for.
+    pub(super) fn close_path(&mut self, now: Instant, id: CallId, leg: Option<Box<Leg>>, asked: bool) {
+        let sockets = asked || leg.is_some();
+        if let Some(mut leg) = leg {
+            leg.close(now);
+            while let Some(transmit) = leg.poll_transmit() {
+                self.outputs.push_back(Output::Transmit(transmit));
+            }
+        }
+        if sockets {
+            self.outputs.push_back(Output::CloseSockets(id));
+        }
+        self.routes.retain(|_, owner| *owner != id);
     }
 
     fn new_leg(&mut self, now: Instant, initiator: bool) -> Leg {
@@ -85,7 +165,10 @@ impl Endpoint {
         debug_assert!(matches!(config.protection, Protection::Dtls(_)));
         let wall = self.wall(now);
         let seed = self.next_seed();
-        Leg::new(now, wall, seed, config)
+        let mut leg = Leg::new(now, wall, seed, config);
+        // Until both sides accepted: an answerer may send its transport before its answer.
+        leg.hold();
+        leg
     }
 
     fn send_offer(&mut self, now: Instant, id: CallId) {
@@ -130,23 +213,28 @@ impl Endpoint {
             }
         };
         let theirs = offer::ice(&offer.content).cloned().unwrap_or_default();
-        self.apply_remote(now, id, &theirs);
-        let early = self.calls.get_mut(&id).map(|c| std::mem::take(&mut c.media.early)).unwrap_or_default();
-        for transport in early {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        // A path that was begun while the call rang knows the peer's half already.
+        let begun = call.media.content.is_some();
+        let transports = std::mem::take(&mut call.media.transports);
+        for transport in std::iter::once(theirs).chain(transports).filter(|_| !begun) {
             self.apply_remote(now, id, &transport);
         }
         let Some(call) = self.calls.get_mut(&id) else { return };
         let Some(leg) = &call.media.leg else { return };
-        let candidates = std::mem::take(&mut call.media.unsent);
+        let unsent = std::mem::take(&mut call.media.unsent);
+        // Who did not look at our transport while it rang finds all of it in the answer.
+        let candidates = if begun { call.media.candidates.clone() } else { unsent };
         let (content, groups) = offer::answered(&offer.content, &offer.groups, &negotiated, leg, &cname, candidates);
         call.media.content = Some(ContentKey::of(&content));
-        call.media.settle(negotiated, audio);
+        call.media.settle(now, negotiated, audio);
         call.stage = Stage::Active;
         let Some(session) = call.session else { return };
         match self.sessions.act(session, |s| s.accept(now, vec![content], groups)).and_then(|r| r) {
             Ok(()) => {
                 self.emit(Event::Accepted(id));
                 self.send_candidates(now, id);
+                self.report_ready(now, id);
             }
             Err(why) => self.fail_call(now, id, EndKind::Failed, ReasonCondition::GeneralError, why.to_string()),
         }
@@ -161,8 +249,12 @@ impl Endpoint {
         if call.media.unsent.is_empty() && !call.media.gathered {
             return;
         }
-        let news =
+        let mut news =
             offer::trickle(leg, std::mem::take(&mut call.media.unsent), std::mem::take(&mut call.media.gathered));
+        if call.wanted.is_none() {
+            // J320-03: with the certificate the peer can shake hands while it rings here.
+            news.fingerprints = leg.local_fingerprint().into_iter().collect();
+        }
         let content = content.clone();
         // A session that has just ended needs no candidates.
         let _ = self.sessions.act(session, |s| s.send_transport_info(now, &content, news));
@@ -216,15 +308,9 @@ impl Endpoint {
                 }
                 LegEvent::Resolve(name) => self.resolve(name),
                 LegEvent::IceConnected { .. } => {}
-                LegEvent::Connected { local, remote, path, profile, fingerprint } => {
-                    call.connected = Some(now);
-                    let setup = call.wanted.map(|at| now.saturating_duration_since(at)).unwrap_or_default();
-                    let Some(codec) = call.media.negotiated.as_ref().map(|n| n.send) else { continue };
-                    let profile = profile.map(SrtpProfile::sdes_name);
-                    let dtls_fingerprint = fingerprint.as_ref().map(offer::fingerprint_text);
-                    let facts =
-                        Box::new(Connected { setup, kinds: (local, remote), path, codec, dtls_fingerprint, profile });
-                    self.emit(Event::Connected { call: id, facts });
+                event @ LegEvent::Connected { .. } => {
+                    call.media.ready = Some(Box::new(event));
+                    self.report_ready(now, id);
                 }
                 LegEvent::PathChanged { local, remote, path } => {
                     self.emit(Event::PathChanged { call: id, kinds: (local, remote), path });
@@ -246,6 +332,10 @@ impl Endpoint {
                 | LegEvent::ChannelWritable(_)
                 | LegEvent::ChannelDelivered(_)
                 | LegEvent::ChannelClosed { .. } => {}
+                LegEvent::Closed | LegEvent::Failed(_) if matches!(call.stage, Stage::AlertingOffer(_)) => {
+                    // Nobody was promised this path. A wrong certificate is seen again on the next one.
+                    return self.drop_early(now, id);
+                }
                 LegEvent::Closed => {
                     // The signalling says so too, unless it is gone (threat: server killed in a call).
                     // Whether it is gone on the other side cannot be seen from here.
@@ -269,6 +359,23 @@ impl Endpoint {
         if news {
             self.send_candidates(now, id);
         }
+    }
+
+    /// Tells of a path that works, once the call it belongs to is accepted by both.
+    pub(super) fn report_ready(&mut self, now: Instant, id: CallId) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        let Some(codec) = call.media.negotiated.as_ref().map(|n| n.send) else { return };
+        let Some(LegEvent::Connected { local, remote, path, profile, fingerprint }) =
+            call.media.ready.take().map(|event| *event)
+        else {
+            return;
+        };
+        call.connected = Some(now);
+        let setup = call.wanted.map(|at| now.saturating_duration_since(at)).unwrap_or_default();
+        let profile = profile.map(SrtpProfile::sdes_name);
+        let dtls_fingerprint = fingerprint.as_ref().map(offer::fingerprint_text);
+        let facts = Box::new(Connected { setup, kinds: (local, remote), path, codec, dtls_fingerprint, profile });
+        self.emit(Event::Connected { call: id, facts });
     }
 
     /// What RTCP says: the peer's loss steers the encoder's FEC, and packets show that the peer is there (J166-18).

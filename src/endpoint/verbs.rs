@@ -56,7 +56,7 @@ impl Endpoint {
             Stage::AlertingOffer(offer) => {
                 call.wanted = Some(now);
                 call.stage = Stage::Answering(offer);
-                self.open_sockets(id);
+                self.take_path(now, id);
             }
             other @ (Stage::Finding(_)
             | Stage::Proposed(_)

@@ -70,6 +70,8 @@ pub struct Leg {
     role_due: Option<Instant>,
     unresolved: Vec<(String, Candidate)>,
     no_more_remote: bool,
+    /// The session is not accepted yet: the path may be made, nothing may flow on it.
+    held: bool,
     /// When our credentials last changed, until the peer's followed.
     restarted: Option<Instant>,
     /// The path in use, and whether it starts at a socket of ours: all that a packet of payload has to look up.
@@ -124,6 +126,7 @@ impl Leg {
             role_due: None,
             unresolved: Vec::new(),
             no_more_remote: false,
+            held: false,
             restarted: None,
             in_use: None,
             due: None,
@@ -187,6 +190,30 @@ impl Leg {
         self.rtcp.set_clock_rate_hz(sending_hz);
         self.clocks.clear();
         self.clocks.extend_from_slice(receiving);
+    }
+
+    /// Before the session is accepted: checks and handshakes go on, but no payload and no report, either way, and no
+    /// deadline to connect (threat: media before consent). Until [`Leg::release`].
+    pub fn hold(&mut self) {
+        self.held = true;
+        self.due = None;
+    }
+
+    /// The session is accepted: payload may flow, and from `now` the path has its time to connect.
+    pub fn release(&mut self, now: Instant) {
+        if !std::mem::take(&mut self.held) {
+            return;
+        }
+        if matches!(self.phase, Phase::Connecting { .. }) {
+            self.phase = Phase::Connecting { since: now };
+        }
+        self.due = None;
+    }
+
+    /// True once path and keys are there.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.phase == Phase::Connected
     }
 
     /// What the peer signalled; may be called again as more becomes known. Settles the DTLS role from the `setup` of
@@ -373,7 +400,7 @@ impl Leg {
         out: &mut Vec<u8>,
     ) -> Option<Route> {
         out.clear();
-        if self.phase != Phase::Connected {
+        if self.phase != Phase::Connected || self.held {
             return None;
         }
         let (path, direct) = self.in_use?;
@@ -417,7 +444,7 @@ impl Leg {
             self.role_due = None;
             self.become_role(now, DtlsRole::Client);
         }
-        if self.phase == Phase::Connected {
+        if self.phase == Phase::Connected && !self.held {
             self.rtcp.handle_timeout(now);
             self.drain_rtcp(now);
         }
@@ -462,7 +489,7 @@ impl Leg {
                 *self.due.insert(due)
             }
         };
-        let report = if self.phase == Phase::Connected { self.rtcp.poll_timeout() } else { None };
+        let report = if self.phase == Phase::Connected && !self.held { self.rtcp.poll_timeout() } else { None };
         match (due, report.map(|at| (at, LegTimer::Rtcp))) {
             (Some(other), Some(report)) => Some(if report.0 < other.0 { report } else { other }),
             (other, report) => other.or(report),
@@ -490,8 +517,10 @@ impl Leg {
         }
         offer(self.role_due, LegTimer::Dtls);
         match self.phase {
-            Phase::Connecting { since } => offer(Some(since + self.config.timers.connect), LegTimer::Connect),
-            Phase::Idle | Phase::Connected | Phase::Ended => {}
+            Phase::Connecting { since } if !self.held => {
+                offer(Some(since + self.config.timers.connect), LegTimer::Connect)
+            }
+            Phase::Connecting { .. } | Phase::Idle | Phase::Connected | Phase::Ended => {}
         }
         due
     }
@@ -510,7 +539,7 @@ impl Leg {
 
     /// Ends the leg: RTCP BYE, DTLS close_notify, relays given back. Drain `poll_transmit` once more.
     pub fn close(&mut self, now: Instant) {
-        if self.phase == Phase::Connected {
+        if self.phase == Phase::Connected && !self.held {
             self.rtcp.bye(now);
             self.drain_rtcp(now);
         }
@@ -592,6 +621,7 @@ impl Leg {
     /// RFC 5761 §4: RTCP packet types look like payload types 64 to 95 with the marker.
     fn handle_payload<'b>(&mut self, now: Instant, bytes: &'b mut [u8]) -> Option<Received<'b>> {
         match bytes.get(1) {
+            _ if self.held => self.dropped += 1,
             Some(192..=223) => self.handle_rtcp(now, bytes),
             Some(_) => return self.handle_rtp(now, bytes),
             None => self.dropped += 1,
@@ -663,7 +693,9 @@ impl Leg {
             self.fail(now, LegFault::ConsentLost);
             return;
         }
-        if let Phase::Connecting { since } = self.phase {
+        if let Phase::Connecting { since } = self.phase
+            && !self.held
+        {
             let waited = now.saturating_duration_since(since);
             let path = self.path().is_some();
             let exhausted = match &self.way {
