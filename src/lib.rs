@@ -185,7 +185,6 @@ pub mod transport {
     pub mod ibb;
     pub mod ice;
     pub mod leg;
-    mod leg_data;
     pub mod leg_config;
     pub mod path;
     mod protection;

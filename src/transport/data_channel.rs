@@ -1,5 +1,22 @@
 //! Data channels: one SCTP association on a leg's DTLS, channels opened by DCEP.
 //! Read RFC 8831 §6, RFC 8832 §5, RFC 6525 §5 and XEP-0343 before touching this file.
+//!
+//! The engine (`rtc-sctp`) stands behind a guard. It gets bytes only while the peer's window has room, and what it has
+//! received stays in its own window until somebody reads it, so that a slow disk slows the peer.
+
+mod dcep;
+mod engine;
+mod guard;
+
+use crate::transport::leg_config::LegEvent;
+use bytes::{Bytes, BytesMut};
+use compact_str::CompactString;
+use dcep::Dcep;
+use engine::Engine;
+use guard::{ENGINE_PORT, Verdict};
+use rtc_sctp::{Event, Payload, PayloadProtocolIdentifier as Ppid, StreamEvent};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
 
 /// A data channel of one leg. Counts up from 0; says nothing about the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,12 +31,14 @@ pub struct DataConfig {
     pub send_buffer_bytes: u32,
     /// Bytes that the peer may have sent before they are read, over all channels.
     pub receive_window_bytes: u32,
+    /// The leg carries RTP too. Without it no SRTP profile is asked for, and a peer that has none connects.
+    pub beside_rtp: bool,
 }
 
 impl Default for DataConfig {
     fn default() -> Self {
-        // 4 MiB each way is 80 MB/s at 50 ms, and 8 MiB of memory a transfer in all.
-        Self { local_port: 5000, send_buffer_bytes: 4 << 20, receive_window_bytes: 4 << 20 }
+        // A file goes one way: 4 MiB are 80 MB/s at 50 ms, and with the engine's own overhead less than 8 MiB.
+        Self { local_port: 5000, send_buffer_bytes: 4 << 20, receive_window_bytes: 4 << 20, beside_rtp: false }
     }
 }
 
@@ -39,4 +58,661 @@ pub enum ChannelFault {
     /// A label longer than 65 535 bytes (RFC 8832 §5.1).
     #[error("the label is too long")]
     Label,
+}
+
+/// Channels open at once, of both sides.
+const MAX_CHANNELS: usize = 64;
+/// Label of the peer: a content's name.
+const MAX_LABEL_BYTES: usize = 1024;
+/// Message size that every peer takes (RFC 8831 §6.6 names 16 KiB where nothing else is known).
+const MESSAGE_BYTES: usize = 16 * 1024;
+/// Bytes that wait in the engine beside those in flight: enough that it never idles, few enough that a burst is small.
+const AHEAD_BYTES: u64 = 128 * 1024;
+/// Packets of data that one SACK answers while nothing is missing; RFC 9260 §6.2 asks for one per two, which costs a
+/// record of DTLS each.
+const SACK_EVERY: u32 = 8;
+/// But not later than this.
+const SACK_DELAY: Duration = Duration::from_millis(1);
+/// Patience for the peer's half of a stream reset.
+const RESET_PATIENCE: Duration = Duration::from_secs(5);
+/// From the end of the handshake until the association is up.
+const SET_UP: Duration = Duration::from_secs(30);
+/// Where a channel stands.
+///
+/// ```text
+///   Waiting ─association up─▶ Open ─close_channel─▶ Draining ─all acknowledged─▶ Resetting ─peer's reset, or 5 s─▶ gone
+///                              │ peer's reset, or the association is lost                                          ▲
+///                              └────────────────────▶ Ended (what came is still read) ─────────────────────────────┘
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Waiting,
+    Open,
+    Draining,
+    Resetting { until: Instant },
+    Ended { clean: bool },
+}
+
+#[derive(Debug)]
+struct Channel {
+    state: State,
+    label: CompactString,
+    stream: Option<u16>,
+    /// Written, not with the engine yet: whole messages, then the one that is being filled.
+    queue: VecDeque<Bytes>,
+    tail: Vec<u8>,
+    queued: usize,
+    /// With the engine, not acknowledged.
+    unacked: usize,
+    /// A write found too little room.
+    blocked: bool,
+    /// `ChannelDelivered` is owed.
+    owes_delivery: bool,
+    /// The message that is being read.
+    reading: BytesMut,
+    /// `ChannelReadable` was told and no read has found nothing since.
+    told: bool,
+    /// Sequence number of the last message read.
+    last_ssn: u16,
+}
+
+impl Channel {
+    fn new(state: State, label: CompactString, stream: Option<u16>) -> Self {
+        Self {
+            state,
+            label,
+            stream,
+            queue: VecDeque::new(),
+            tail: Vec::new(),
+            queued: 0,
+            unacked: 0,
+            blocked: false,
+            owes_delivery: false,
+            reading: BytesMut::new(),
+            told: false,
+            // RFC 9260 §6.5: the first has 0.
+            last_ssn: u16::MAX,
+        }
+    }
+
+    fn put(&mut self, mut bytes: &[u8]) {
+        self.queued += bytes.len();
+        while !bytes.is_empty() {
+            let (now, later) = bytes.split_at(bytes.len().min(MESSAGE_BYTES - self.tail.len()));
+            bytes = later;
+            if now.len() == MESSAGE_BYTES {
+                self.queue.push_back(Bytes::copy_from_slice(now));
+            } else {
+                self.tail.extend_from_slice(now);
+                if self.tail.len() == MESSAGE_BYTES {
+                    self.queue.push_back(std::mem::take(&mut self.tail).into());
+                }
+            }
+        }
+    }
+
+    fn next_length(&self) -> Option<usize> {
+        self.queue.front().map(Bytes::len).or(Some(self.tail.len()).filter(|l| *l > 0))
+    }
+
+    fn take_message(&mut self) -> Option<Bytes> {
+        let message = self.queue.pop_front().or_else(|| {
+            let tail = std::mem::take(&mut self.tail);
+            Some(tail).filter(|t| !t.is_empty()).map(Bytes::from)
+        })?;
+        self.queued -= message.len();
+        Some(message)
+    }
+}
+
+enum Phase {
+    /// DTLS is not ready.
+    Waiting,
+    Running(Box<Engine>),
+    /// Nothing goes any more; what came may still be read.
+    Lost(Option<Box<Engine>>),
+}
+
+/// All data channels of a leg. Sans-IO: packets are SCTP packets, for and from DTLS.
+pub(crate) struct DataChannels {
+    config: DataConfig,
+    remote_port: u16,
+    /// The newest time told; polls have none.
+    now: Instant,
+    phase: Phase,
+    set_up_by: Option<Instant>,
+    channels: BTreeMap<ChannelId, Channel>,
+    next_id: u32,
+    /// Bytes written and not acknowledged, over all channels.
+    buffered: usize,
+    /// The engine may have something to send.
+    stirred: bool,
+    packets: VecDeque<Bytes>,
+    events: VecDeque<LegEvent>,
+}
+
+impl std::fmt::Debug for DataChannels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DataChannels").field("channels", &self.channels).finish_non_exhaustive()
+    }
+}
+
+impl DataChannels {
+    pub(crate) fn new(now: Instant, config: DataConfig) -> Self {
+        Self {
+            config,
+            remote_port: ENGINE_PORT,
+            now,
+            phase: Phase::Waiting,
+            set_up_by: None,
+            channels: BTreeMap::new(),
+            next_id: 0,
+            buffered: 0,
+            stirred: false,
+            packets: VecDeque::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// The newest time told.
+    pub(crate) fn now(&self) -> Instant {
+        self.now
+    }
+
+    pub(crate) fn set_remote_port(&mut self, port: u16) {
+        self.remote_port = port;
+        if let Phase::Running(engine) = &mut self.phase {
+            engine.guard.set_remote_port(port);
+        }
+    }
+
+    /// DTLS is ready, RFC 8831 §6.2. Its client starts the association; does nothing the second time.
+    pub(crate) fn start(&mut self, now: Instant, client: bool) {
+        if !matches!(self.phase, Phase::Waiting) {
+            return;
+        }
+        self.now = now;
+        let window = self.config.receive_window_bytes.max(64 * 1024);
+        let ports = (self.config.local_port, self.remote_port);
+        self.phase = Phase::Running(Box::new(Engine::new(now, client, ports, window)));
+        self.set_up_by = Some(now + SET_UP);
+        self.stirred = true;
+    }
+
+    /// An SCTP packet out of DTLS: anything at all is safe.
+    pub(crate) fn handle_packet(&mut self, now: Instant, packet: BytesMut) {
+        self.now = now;
+        let Phase::Running(engine) = &mut self.phase else { return };
+        match engine.guard.incoming(packet.freeze()) {
+            Verdict::Pass(packet) => {
+                let is_data = packet.get(12) == Some(&0);
+                engine.feed(now, packet);
+                engine.unanswered += u32::from(is_data);
+                if !is_data || !engine.up || engine.unanswered >= SACK_EVERY || engine.guard.is_disturbed() {
+                    self.stirred = true;
+                } else if engine.unanswered >= 2 && engine.sack_due.is_none() {
+                    engine.sack_due = Some(now + SACK_DELAY);
+                }
+                self.drain_engine();
+            }
+            Verdict::Repeat(answer) => self.packets.push_back(answer),
+            Verdict::Drop => tracing::trace!("SCTP packet dropped"),
+            Verdict::Lost => self.lose(),
+        }
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
+        let Phase::Running(engine) = &mut self.phase else { return };
+        if !engine.up && self.set_up_by.is_some_and(|at| now >= at) {
+            return self.lose();
+        }
+        if engine.sack_due.is_some_and(|at| now >= at) {
+            engine.sack_due = None;
+            self.stirred = true;
+        }
+        if let Some((_, association)) = &mut engine.association
+            && association.poll_timeout().is_some_and(|at| engine.clock.real(at) <= now)
+        {
+            association.handle_timeout(engine.clock.engine(now));
+            self.stirred = true;
+        }
+        if engine.probe_due.is_some_and(|at| now >= at) {
+            engine.probe_due = None;
+            self.packets.push_back(engine.guard.probe());
+            self.stirred = true;
+        }
+        let late = |c: &Channel| matches!(c.state, State::Resetting { until } if now >= until);
+        let gone: Vec<ChannelId> = self.channels.iter().filter(|(_, c)| late(c)).map(|(id, _)| *id).collect();
+        for id in gone {
+            self.forget(id, true);
+        }
+        self.drain_engine();
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let Phase::Running(engine) = &self.phase else { return None };
+        let timers = engine.association.as_ref().and_then(|(_, a)| a.poll_timeout()).map(|at| engine.clock.real(at));
+        let resets = self.channels.values().filter_map(|c| match c.state {
+            State::Resetting { until } => Some(until),
+            State::Waiting | State::Open | State::Draining | State::Ended { .. } => None,
+        });
+        let set_up = self.set_up_by.filter(|_| !engine.up);
+        [timers, engine.sack_due, engine.probe_due, set_up].into_iter().flatten().chain(resets).min()
+    }
+
+    /// The next SCTP packet to send.
+    pub(crate) fn poll_packet(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(packet) = self.packets.pop_front() {
+                return Some(packet);
+            }
+            if !self.stirred {
+                // A burst needs the room once.
+                self.packets.shrink_to(256);
+                return None;
+            }
+            self.gather();
+        }
+    }
+
+    pub(crate) fn poll_event(&mut self) -> Option<LegEvent> {
+        self.events.pop_front()
+    }
+
+    pub(crate) fn open(&mut self, now: Instant, label: &str) -> Result<ChannelId, ChannelFault> {
+        self.now = now;
+        if matches!(self.phase, Phase::Lost(_)) {
+            return Err(ChannelFault::Closed);
+        }
+        if self.channels.len() >= MAX_CHANNELS {
+            return Err(ChannelFault::TooMany(MAX_CHANNELS));
+        }
+        if label.len() > usize::from(u16::MAX) {
+            return Err(ChannelFault::Label);
+        }
+        let id = self.add(Channel::new(State::Waiting, label.into(), None));
+        self.open_waiting();
+        Ok(id)
+    }
+
+    pub(crate) fn write(&mut self, now: Instant, id: ChannelId, bytes: &[u8]) -> Result<usize, ChannelFault> {
+        self.now = now;
+        let room = (self.config.send_buffer_bytes as usize).saturating_sub(self.buffered);
+        let channel = self.channels.get_mut(&id).ok_or(ChannelFault::Closed)?;
+        if !matches!(channel.state, State::Waiting | State::Open) {
+            return Err(ChannelFault::Closed);
+        }
+        let taken = bytes.get(..room).unwrap_or(bytes);
+        channel.blocked |= taken.len() < bytes.len();
+        channel.owes_delivery |= !taken.is_empty();
+        channel.put(taken);
+        self.buffered += taken.len();
+        self.stirred = true;
+        Ok(taken.len())
+    }
+
+    pub(crate) fn read(&mut self, now: Instant, id: ChannelId, most: usize) -> Option<Vec<u8>> {
+        self.now = now;
+        self.fetch(id);
+        let channel = self.channels.get_mut(&id)?;
+        if channel.reading.is_empty() {
+            channel.told = false;
+            return None;
+        }
+        let out = if channel.reading.len() <= most {
+            std::mem::take(&mut channel.reading).into()
+        } else {
+            channel.reading.split_to(most).to_vec()
+        };
+        if matches!(channel.state, State::Ended { .. }) {
+            self.finish_ended(id);
+        }
+        self.announce_window();
+        Some(out)
+    }
+
+    pub(crate) fn close(&mut self, now: Instant, id: ChannelId) {
+        self.now = now;
+        let Some(channel) = self.channels.get_mut(&id) else { return };
+        match channel.state {
+            State::Waiting if channel.queued == 0 => return self.forget(id, true),
+            State::Waiting | State::Open => channel.state = State::Draining,
+            // Nobody wants what came.
+            State::Ended { clean } => return self.forget(id, clean),
+            State::Draining | State::Resetting { .. } => return,
+        }
+        self.fetch(id);
+        self.reset_drained(id);
+    }
+
+    pub(crate) fn unacked(&self, id: ChannelId) -> usize {
+        self.channels.get(&id).map_or(0, |c| c.queued + c.unacked)
+    }
+
+    /// The leg ends: says goodbye with what is left to send.
+    pub(crate) fn end(&mut self) {
+        if let Phase::Running(engine) = &mut self.phase
+            && let Some((_, association)) = &mut engine.association
+            && engine.up
+        {
+            let _ = association.abort();
+            self.stirred = true;
+            self.gather();
+        }
+        self.phase = Phase::Lost(None);
+        for id in self.channels.keys().copied().collect::<Vec<_>>() {
+            self.forget(id, false);
+        }
+    }
+
+    /// The association is gone, by the peer's will or fault, or with DTLS.
+    pub(crate) fn lose(&mut self) {
+        match std::mem::replace(&mut self.phase, Phase::Waiting) {
+            Phase::Running(engine) => self.phase = Phase::Lost(Some(engine)),
+            Phase::Waiting => self.phase = Phase::Lost(None),
+            lost @ Phase::Lost(_) => self.phase = lost,
+        }
+        self.packets.clear();
+        self.stirred = false;
+        for id in self.channels.keys().copied().collect::<Vec<_>>() {
+            if let Some(channel) = self.channels.get_mut(&id) {
+                match channel.state {
+                    State::Waiting | State::Open => channel.state = State::Ended { clean: false },
+                    // All was acknowledged, and only the peer's half of the reset is missing.
+                    State::Resetting { .. } => channel.state = State::Ended { clean: true },
+                    State::Draining => channel.state = State::Ended { clean: false },
+                    State::Ended { .. } => {}
+                }
+            }
+            self.finish_ended(id);
+        }
+    }
+}
+
+impl DataChannels {
+    fn add(&mut self, channel: Channel) -> ChannelId {
+        let id = ChannelId(self.next_id);
+        self.next_id += 1;
+        self.channels.insert(id, channel);
+        id
+    }
+
+    fn by_stream(&self, stream: u16) -> Option<ChannelId> {
+        self.channels.iter().find(|(_, c)| c.stream == Some(stream)).map(|(id, _)| *id)
+    }
+
+    /// Opens what waits for the association, in the order of the calls.
+    fn open_waiting(&mut self) {
+        let Phase::Running(engine) = &mut self.phase else { return };
+        if !engine.up {
+            return;
+        }
+        for (id, channel) in &mut self.channels {
+            if channel.stream.is_some() || !matches!(channel.state, State::Waiting | State::Draining) {
+                continue;
+            }
+            let Some(stream) = engine.open(self.now, &channel.label) else {
+                tracing::debug!("no stream for a data channel");
+                channel.state = State::Ended { clean: false };
+                continue;
+            };
+            channel.stream = Some(stream);
+            if channel.state == State::Waiting {
+                channel.state = State::Open;
+            }
+            let label = channel.label.clone();
+            self.events.push_back(LegEvent::ChannelOpen { id: *id, label, by_peer: false });
+            self.stirred = true;
+        }
+    }
+
+    /// What the engine has to say.
+    fn drain_engine(&mut self) {
+        loop {
+            let Phase::Running(engine) = &mut self.phase else { return };
+            let Some((_, association)) = &mut engine.association else { return };
+            let Some(event) = association.poll() else { break };
+            match event {
+                Event::Connected => {
+                    engine.up = true;
+                    engine.guard.set_established();
+                    self.open_waiting();
+                }
+                Event::HandshakeFailed { .. } => return self.lose(),
+                Event::AssociationLost { id, .. } => self.stream_reset(id),
+                Event::Stream(StreamEvent::Readable { id }) => self.stream_readable(id),
+                Event::Stream(StreamEvent::BufferedAmountReleased { id, n_bytes }) => self.released(id, n_bytes),
+                // The engine's enums may grow; what is left says nothing that the above does not.
+                _ => {}
+            }
+        }
+        if let Phase::Running(engine) = &mut self.phase
+            && let Some((_, association)) = &mut engine.association
+        {
+            while association.accept_stream().is_some() {}
+            if association.is_closed() && engine.up || engine.guard.is_ignored() {
+                self.lose();
+            }
+        }
+    }
+
+    fn stream_readable(&mut self, stream: u16) {
+        match self.by_stream(stream) {
+            Some(id) => self.fetch(id),
+            None => self.meet(stream),
+        }
+    }
+
+    /// The first message of a stream that is nobody's: it has to open a channel (RFC 8832 §6).
+    fn meet(&mut self, stream: u16) {
+        let Phase::Running(engine) = &mut self.phase else { return };
+        let Some((ssn, ppid, message)) = engine.read_message(stream) else { return };
+        let theirs = stream % 2 == u16::from(engine.client);
+        let room = self.channels.len() < MAX_CHANNELS;
+        match Dcep::read(&message, MAX_LABEL_BYTES) {
+            Some(Dcep::Open { reliable: true, label }) if ppid == Ppid::Dcep && theirs && room => {
+                engine.write(self.now, stream, &Bytes::from_static(&dcep::ACK_MESSAGE), Ppid::Dcep);
+                let id = self.add(Channel::new(State::Open, label.clone(), Some(stream)));
+                if let Some(channel) = self.channels.get_mut(&id) {
+                    channel.last_ssn = ssn;
+                }
+                self.events.push_back(LegEvent::ChannelOpen { id, label, by_peer: true });
+                self.fetch(id);
+            }
+            Some(Dcep::Open { .. } | Dcep::Ack) | None => {
+                tracing::debug!(stream, "stream refused: it opens no reliable channel");
+                engine.close_stream(self.now, stream, ssn);
+            }
+        }
+        self.stirred = true;
+    }
+
+    /// Gets the next message of a channel out of the engine, if none is being read.
+    fn fetch(&mut self, id: ChannelId) {
+        let (Phase::Running(engine) | Phase::Lost(Some(engine))) = &mut self.phase else { return };
+        let Some(channel) = self.channels.get_mut(&id) else { return };
+        let Some(stream) = channel.stream else { return };
+        // Whoever closes a channel does not read it any more.
+        let wanted = matches!(channel.state, State::Open | State::Ended { .. });
+        while channel.reading.is_empty() || !wanted {
+            channel.reading.clear();
+            let Some((ssn, ppid, message)) = engine.read_message(stream) else { break };
+            channel.last_ssn = ssn;
+            match ppid {
+                // Our OPEN is acknowledged; a second OPEN means nothing. RFC 8831 §6.6: an empty message has one byte.
+                Ppid::Dcep | Ppid::StringEmpty | Ppid::BinaryEmpty => {}
+                // Strings, and the partial messages of old Firefox, are bytes of the file too.
+                _ => channel.reading = message,
+            }
+        }
+        if wanted && !channel.reading.is_empty() && !channel.told {
+            channel.told = true;
+            self.events.push_back(LegEvent::ChannelReadable(id));
+        }
+        // The engine may have performed a reset that waited for this.
+        if matches!(self.phase, Phase::Running(_)) {
+            self.stirred = true;
+        }
+    }
+
+    fn released(&mut self, stream: u16, bytes: usize) {
+        let Some(id) = self.by_stream(stream) else { return };
+        let Some(channel) = self.channels.get_mut(&id) else { return };
+        // Messages of DCEP are released too, but were never counted.
+        let bytes = bytes.min(channel.unacked);
+        channel.unacked -= bytes;
+        self.buffered -= bytes;
+        if let Phase::Running(engine) = &mut self.phase {
+            engine.outstanding -= bytes;
+        }
+        if channel.unacked + channel.queued == 0 && std::mem::take(&mut channel.owes_delivery) {
+            self.events.push_back(LegEvent::ChannelDelivered(id));
+        }
+        self.tell_writable();
+        self.reset_drained(id);
+        self.stirred = true;
+    }
+
+    fn tell_writable(&mut self) {
+        // A quarter of the buffer at a time, so that writers are not woken for every packet.
+        let limit = self.config.send_buffer_bytes as usize;
+        if limit.saturating_sub(self.buffered) < limit / 4 {
+            return;
+        }
+        for (id, channel) in &mut self.channels {
+            if std::mem::take(&mut channel.blocked) && matches!(channel.state, State::Waiting | State::Open) {
+                self.events.push_back(LegEvent::ChannelWritable(*id));
+            }
+        }
+    }
+
+    /// Resets the stream of a channel that is to be closed, once nothing of it is left to be delivered.
+    fn reset_drained(&mut self, id: ChannelId) {
+        let Phase::Running(engine) = &mut self.phase else { return };
+        let Some(channel) = self.channels.get_mut(&id) else { return };
+        let Some(stream) = channel.stream else { return };
+        if channel.state == State::Draining && channel.queued + channel.unacked == 0 {
+            engine.close_stream(self.now, stream, channel.last_ssn);
+            channel.state = State::Resetting { until: self.now + RESET_PATIENCE };
+            self.stirred = true;
+        }
+    }
+
+    /// The engine has let go of a stream: the peer has reset it, everything complete on it was read.
+    fn stream_reset(&mut self, stream: u16) {
+        let id = self.by_stream(stream);
+        let Phase::Running(engine) = &mut self.phase else { return };
+        if !engine.association.as_ref().is_some_and(|(_, a)| !a.is_closed()) {
+            return;
+        }
+        engine.guard.unsilence(stream);
+        let Some(id) = id else { return };
+        let Some(channel) = self.channels.get_mut(&id) else { return };
+        match channel.state {
+            State::Resetting { .. } => self.forget(id, true),
+            State::Waiting | State::Open | State::Draining => {
+                let clean = channel.queued + channel.unacked == 0;
+                channel.state = State::Ended { clean };
+                engine.owed_resets.push(stream);
+                self.finish_ended(id);
+            }
+            State::Ended { .. } => {}
+        }
+        self.stirred = true;
+    }
+
+    /// Tells the end of a channel that has ended, once everything has been read.
+    fn finish_ended(&mut self, id: ChannelId) {
+        self.fetch(id);
+        if let Some(Channel { state: State::Ended { clean }, reading, .. }) = self.channels.get(&id)
+            && reading.is_empty()
+        {
+            self.forget(id, *clean);
+        }
+    }
+
+    fn forget(&mut self, id: ChannelId, clean: bool) {
+        if let Some(channel) = self.channels.remove(&id) {
+            self.buffered -= channel.queued + channel.unacked;
+            if let Phase::Running(engine) = &mut self.phase {
+                engine.outstanding -= channel.unacked;
+            }
+            self.events.push_back(LegEvent::ChannelClosed { id, clean });
+            self.tell_writable();
+        }
+    }
+
+    /// Tells the peer that its window is open again, once a reader has made room for a quarter of it.
+    fn announce_window(&mut self) {
+        let Phase::Running(engine) = &mut self.phase else { return };
+        let window = self.config.receive_window_bytes as usize;
+        if engine.read >= window / 4 && (engine.guard.our_window as usize) < window / 2 {
+            let nudge = engine.guard.nudge();
+            engine.feed(self.now, nudge);
+            self.stirred = true;
+            self.drain_engine();
+        }
+    }
+
+    /// Gives the engine what it may send, and takes what it sends.
+    fn gather(&mut self) {
+        self.stirred = false;
+        self.give();
+        let Phase::Running(engine) = &mut self.phase else { return };
+        let Some((_, association)) = &mut engine.association else { return };
+        if let Some(message) = association.poll_transmit(engine.clock.engine(self.now))
+            && let Payload::RawEncode(packets) = message.message
+        {
+            self.stirred = true;
+            for packet in packets {
+                if packet.get(12) == Some(&3) {
+                    engine.unanswered = 0;
+                    engine.sack_due = None;
+                    engine.read = 0;
+                }
+                self.packets.push_back(engine.guard.outgoing(packet));
+            }
+        }
+        // Most peers' resets are answered by the engine with ours; where data was still missing it does not.
+        for stream in std::mem::take(&mut engine.owed_resets) {
+            if !engine.guard.reset_streams.contains(&stream) && association.open_stream(stream, Ppid::Unknown).is_ok() {
+                let _ = association.stream(stream).and_then(|mut s| s.close(engine.clock.engine(self.now)));
+                self.stirred = true;
+            }
+        }
+        engine.guard.reset_streams.clear();
+    }
+
+    /// Messages for the engine: as far as the peer's window goes, channel by channel in turn.
+    ///
+    /// The engine itself would probe a shut window with its retransmission timer, and take each probe that the peer
+    /// refuses for loss: after a pause of its reader no connection would ever be fast again.
+    fn give(&mut self) {
+        let Phase::Running(engine) = &mut self.phase else { return };
+        loop {
+            let mut given = false;
+            for channel in self.channels.values_mut() {
+                let (State::Open | State::Draining, Some(stream)) = (channel.state, channel.stream) else { continue };
+                let Some(length) = channel.next_length() else { continue };
+                if engine.ahead() >= AHEAD_BYTES {
+                    return;
+                }
+                if !engine.has_room(self.now, length) {
+                    continue;
+                }
+                let Some(message) = channel.take_message() else { continue };
+                if !engine.write(self.now, stream, &message, Ppid::Binary) {
+                    self.buffered -= message.len();
+                    continue;
+                }
+                engine.outstanding += message.len();
+                channel.unacked += message.len();
+                given = true;
+            }
+            if !given {
+                return;
+            }
+        }
+    }
 }

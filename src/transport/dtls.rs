@@ -66,6 +66,8 @@ impl DtlsRole {
 pub struct Identity {
     sha256: Vec<u8>,
     client: Arc<HandshakeConfig>,
+    /// A client that asks for no SRTP, for legs that carry data only: the engine fails where it asks in vain.
+    data_client: Arc<HandshakeConfig>,
     server: Arc<HandshakeConfig>,
 }
 
@@ -99,16 +101,17 @@ impl Identity {
             certificate: vec![certificate.der().clone()],
             private_key: CryptoPrivateKey::from_key_pair(&key, provider.crypto())?,
         };
-        let config = |is_client| {
+        let profiles = vec![
+            SrtpProtectionProfile::Srtp_Aead_Aes_256_Gcm,
+            SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm,
+            SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80,
+            SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_32,
+        ];
+        let config = |is_client, profiles| {
             ConfigBuilder::default()
                 .with_crypto_provider(Arc::clone(&provider))
                 .with_certificates(vec![certificate.clone()])
-                .with_srtp_protection_profiles(vec![
-                    SrtpProtectionProfile::Srtp_Aead_Aes_256_Gcm,
-                    SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm,
-                    SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80,
-                    SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_32,
-                ])
+                .with_srtp_protection_profiles(profiles)
                 // RFC 5763 §5: the certificate is bound to the session by its fingerprint, not by a chain or a date.
                 .with_client_auth(ClientAuthType::RequireAnyClientCert)
                 .with_insecure_skip_verify(true)
@@ -117,7 +120,8 @@ impl Identity {
                 .build(is_client, None)
                 .map(Arc::new)
         };
-        Ok(Self { sha256, client: config(true)?, server: config(false)? })
+        let client = config(true, profiles.clone())?;
+        Ok(Self { sha256, client, data_client: config(true, Vec::new())?, server: config(false, profiles)? })
     }
 
     /// The sha-256 of the certificate, to be signalled with `setup`.
@@ -195,12 +199,14 @@ impl std::fmt::Debug for Dtls {
 
 impl Dtls {
     /// An association that waits for `start` (client) or for the first hello (server). `interval` is that of the first
-    /// retransmission.
+    /// retransmission. Without `srtp` no keys for it are asked for, and none are needed.
     #[must_use]
-    pub fn new(identity: &Identity, role: DtlsRole, interval: Duration) -> Self {
-        let (client, server) = match role {
-            DtlsRole::Client => (Some(Arc::clone(&identity.client)), None),
-            DtlsRole::Server => (None, Some(Arc::clone(&identity.server))),
+    pub fn new(identity: &Identity, role: DtlsRole, interval: Duration, srtp: bool) -> Self {
+        let (client, server) = match (role, srtp) {
+            (DtlsRole::Client, true) => (Some(Arc::clone(&identity.client)), None),
+            (DtlsRole::Client, false) => (Some(Arc::clone(&identity.data_client)), None),
+            // RFC 5764 §4.1.1: a server answers `use_srtp` where the client asks.
+            (DtlsRole::Server, _) => (None, Some(Arc::clone(&identity.server))),
         };
         Self {
             endpoint: Endpoint::new(PEER, TransportProtocol::UDP, server),
@@ -238,8 +244,10 @@ impl Dtls {
     }
 
     /// A datagram from the peer's proven path. Anything is safe here; nothing ends on an input.
-    pub fn handle_input(&mut self, now: Instant, datagram: &[u8]) -> DtlsProgress {
-        let mut accepted = BytesMut::new();
+    ///
+    /// `data` gets what the peer's records carry; only those of a complete association carry anything.
+    pub fn handle_input(&mut self, now: Instant, datagram: &[u8], mut data: impl FnMut(BytesMut)) -> DtlsProgress {
+        let mut accepted = BytesMut::with_capacity(datagram.len());
         self.guard.filter(datagram, self.complete, &mut accepted);
         if let Some(alert) = self.guard.alert.take() {
             self.note(now, DtlsFault::Alert(alert));
@@ -266,8 +274,7 @@ impl Dtls {
                             progress = DtlsProgress::Complete;
                         }
                         EndpointEvent::PeerClosed => progress = DtlsProgress::Closed,
-                        // No data channel runs on a voice leg.
-                        EndpointEvent::ApplicationData(_) => {}
+                        EndpointEvent::ApplicationData(bytes) => data(bytes),
                         // The engine's enum may grow.
                         _ => {}
                     }
@@ -321,19 +328,35 @@ impl Dtls {
         self.endpoint.poll_transmit().map(|transmit| transmit.message)
     }
 
+    /// A record with `data`. `None`: the association is not complete, or is closed.
+    pub fn seal(&mut self, now: Instant, data: &[u8]) -> Option<BytesMut> {
+        if !self.complete || self.endpoint.write(now, PEER, data).is_err() {
+            return None;
+        }
+        self.poll_transmit()
+    }
+
     /// The peer's certificate, DER; there before the keys are.
     #[must_use]
     pub fn peer_certificate(&self) -> Option<&[u8]> {
         self.endpoint.get_connection_state(PEER)?.peer_certificates.first().map(Vec::as_slice)
     }
 
-    /// The SRTP keys, only for a peer whose certificate fits `fingerprints` (XEP-0320 §3, RFC 5763 §5).
+    /// Which of `fingerprints` the peer's certificate fits (XEP-0320 §3, RFC 5763 §5).
+    ///
+    /// # Errors
+    /// `FingerprintMismatch`.
+    pub fn verify<'f>(&self, fingerprints: &'f [Fingerprint]) -> Result<&'f Fingerprint, DtlsFault> {
+        let certificate = self.peer_certificate().ok_or(DtlsFault::FingerprintMismatch)?;
+        matching(fingerprints, certificate).ok_or(DtlsFault::FingerprintMismatch)
+    }
+
+    /// The SRTP keys, only for a peer whose certificate fits `fingerprints`.
     ///
     /// # Errors
     /// `FingerprintMismatch`, `NoProfile`, or the handshake is not complete.
     pub fn srtp_keys(&self, fingerprints: &[Fingerprint]) -> Result<SrtpKeys, DtlsFault> {
-        let certificate = self.peer_certificate().ok_or(DtlsFault::FingerprintMismatch)?;
-        let fingerprint = matching(fingerprints, certificate).ok_or(DtlsFault::FingerprintMismatch)?;
+        let fingerprint = self.verify(fingerprints)?;
         let profile = self.profile().ok_or(DtlsFault::NoProfile)?;
         let material = self.export("EXTRACTOR-dtls_srtp", profile.keying_material_len())?;
         Ok(SrtpKeys { profile, material, fingerprint: fingerprint.clone() })
@@ -569,8 +592,8 @@ mod tests {
     fn pair() -> (Identity, Dtls, Dtls, Instant) {
         let identity = Identity::generate().unwrap();
         let interval = Duration::from_millis(150);
-        let client = Dtls::new(&identity, DtlsRole::Client, interval);
-        let server = Dtls::new(&identity, DtlsRole::Server, interval);
+        let client = Dtls::new(&identity, DtlsRole::Client, interval, true);
+        let server = Dtls::new(&identity, DtlsRole::Server, interval, true);
         (identity, client, server, Instant::now())
     }
 
@@ -578,10 +601,10 @@ mod tests {
         client.start(now);
         for _ in 0..8 {
             while let Some(datagram) = client.poll_transmit() {
-                server.handle_input(now, &datagram);
+                server.handle_input(now, &datagram, drop);
             }
             while let Some(datagram) = server.poll_transmit() {
-                client.handle_input(now, &datagram);
+                client.handle_input(now, &datagram, drop);
             }
         }
     }
@@ -662,7 +685,7 @@ mod tests {
         let (_identity, mut client, mut server, now) = pair();
         client.start(now);
         let hello = client.poll_transmit().unwrap();
-        server.handle_input(now, &hello);
+        server.handle_input(now, &hello, drop);
         let mut grown = 0;
         for round in 0..100_000u32 {
             let junk = match round % 4 {
@@ -672,7 +695,7 @@ mod tests {
                 _ => record(APPLICATION_DATA, 1, &[7; 1000]),
             };
             grown += allocation_counter::measure(|| {
-                server.handle_input(now, &junk);
+                server.handle_input(now, &junk, drop);
                 while server.poll_transmit().is_some() {}
             })
             .bytes_current;
@@ -687,9 +710,9 @@ mod tests {
         let mut answers = 0;
         for _ in 0..1000 {
             for body in [record(ALERT, 0, &[2, 40]), record(ALERT, 0, &[1, 0]), record(APPLICATION_DATA, 0, b"x")] {
-                assert_eq!(client.handle_input(now, &body), DtlsProgress::None);
+                assert_eq!(client.handle_input(now, &body, drop), DtlsProgress::None);
             }
-            client.handle_input(now, &record(HANDSHAKE, 0, &fragment(2, 1, 1, 0, b"x")));
+            client.handle_input(now, &record(HANDSHAKE, 0, &fragment(2, 1, 1, 0, b"x")), drop);
             while client.poll_transmit().is_some() {
                 answers += 1;
             }
@@ -698,14 +721,14 @@ mod tests {
         // The genuine close_notify still counts.
         server.close(now);
         let close = server.poll_transmit().unwrap();
-        assert_eq!(client.handle_input(now, &close), DtlsProgress::Closed);
+        assert_eq!(client.handle_input(now, &close, drop), DtlsProgress::Closed);
     }
 
     #[test]
     fn a_fatal_alert_is_believed_after_three_seconds_only() {
         let (_identity, mut client, mut server, now) = pair();
         client.start(now);
-        client.handle_input(now, &record(ALERT, 0, &[2, 40]));
+        client.handle_input(now, &record(ALERT, 0, &[2, 40]), drop);
         let soon = now + Duration::from_millis(2900);
         assert_eq!(client.handle_timeout(soon), Ok(()));
         let late = now + GRACE;
@@ -713,7 +736,7 @@ mod tests {
         // A handshake that completes meanwhile refutes it.
         let (_identity, mut client, _, now) = pair();
         client.start(now);
-        client.handle_input(now, &record(ALERT, 0, &[2, 40]));
+        client.handle_input(now, &record(ALERT, 0, &[2, 40]), drop);
         shake(&mut client, &mut server, now);
         assert!(client.is_complete());
         assert_eq!(client.handle_timeout(now + GRACE), Ok(()));
@@ -741,13 +764,13 @@ mod tests {
         fn any_bytes_are_safe_at_any_time(junk in proptest::collection::vec(any::<u8>(), 0..300), kind in 19u8..26, framed: bool) {
             let (_identity, mut client, mut server, now) = pair();
             let junk = if framed { record(kind, junk.len() as u8 % 3, &junk) } else { junk };
-            client.handle_input(now, &junk);
-            server.handle_input(now, &junk);
+            client.handle_input(now, &junk, drop);
+            server.handle_input(now, &junk, drop);
             client.start(now);
-            client.handle_input(now, &junk);
+            client.handle_input(now, &junk, drop);
             shake(&mut client, &mut server, now);
-            client.handle_input(now, &junk);
-            server.handle_input(now, &junk);
+            client.handle_input(now, &junk, drop);
+            server.handle_input(now, &junk, drop);
         }
     }
 }

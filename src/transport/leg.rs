@@ -1,6 +1,10 @@
 //! One leg: a path found by ICE (or a plain one), protection by DTLS-SRTP (or SDES, or none), then RTP and RTCP.
 //! Read RFC 8445, RFC 5763 §5, RFC 7983 §7 and XEP-0320 §3 before touching this file.
 
+mod data;
+mod signalled;
+
+use crate::transport::data_channel::DataChannels;
 use crate::transport::dtls::{Dtls, DtlsFault, DtlsProgress, DtlsRole};
 use crate::transport::gather::{GatherEvent, GatherPolicy, Gatherer, Routed};
 use crate::transport::ice::{Ice, IceEvent, IceTimers};
@@ -8,28 +12,23 @@ pub use crate::transport::leg_config::{
     CandidateFault, Carrier, ChannelFault, ChannelId, DataConfig, LegConfig, LegEvent, LegFault, LegStats, LegTimer,
     LegTimers, Protection, Received, SdesKeys,
 };
-use crate::transport::path::{Path, Route, Transmit, check_remote};
+use crate::transport::path::{Path, Route, Transmit};
 use crate::transport::protection::Security;
 use crate::transport::rtcp::{RtcpEvent, RtcpSession};
-use crate::wire::candidate::{
-    Candidate, CandidateAddr, CandidateKind, CandidateProtocol, Fingerprint, IceCreds, Setup,
-};
+use crate::wire::candidate::{Candidate, CandidateKind, Fingerprint, IceCreds, Setup};
 use crate::wire::rtp::{MediaTime, RtpHeader, SeqNo, Ssrc};
 use crate::wire::xml::Text;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::{Duration, Instant, SystemTime};
 
-/// Patience for a hello when the answer did not settle the DTLS roles; then we become the client.
-const UNSETTLED_ROLE: Duration = Duration::from_millis(500);
-
+/// Content type of a DTLS record, RFC 5246 §6.2.1: SCTP travels in these.
+const APPLICATION_DATA: u8 = 23;
 /// Time that a peer whose candidates all fail still has to reach us from an address that was not signalled.
 const LAST_CHANCE: Duration = Duration::from_secs(10);
-/// The peer's new credentials within this time of ours are its answer: signalling takes seconds at worst.
-const RESTART_ANSWER: Duration = Duration::from_secs(10);
 
 /// Where the leg stands.
 ///
@@ -79,6 +78,7 @@ pub struct Leg {
     /// The next deadline but RTCP's, until something other than payload changes it.
     due: Option<Option<(Instant, LegTimer)>>,
     rtcp: RtcpSession,
+    data: Option<Box<DataChannels>>,
     /// RTP clock of received payload types.
     clocks: Vec<(u8, u32)>,
     next_seq: u16,
@@ -116,6 +116,7 @@ impl Leg {
             Carrier::Plain => Way::Plain { remote: None },
         };
         let security = Security::new(&config.protection);
+        let data = config.data.map(|data| Box::new(DataChannels::new(now, data)));
         Self {
             phase: Phase::Idle,
             way,
@@ -131,6 +132,7 @@ impl Leg {
             in_use: None,
             due: None,
             rtcp,
+            data,
             clocks: Vec::new(),
             // RFC 3711 §3.3.1: below 2^15, so that an early rollover cannot be missed.
             next_seq: (rng.next_u32() >> 17) as u16,
@@ -192,81 +194,6 @@ impl Leg {
         self.clocks.extend_from_slice(receiving);
     }
 
-    /// Before the session is accepted: checks and handshakes go on, but no payload and no report, either way, and no
-    /// deadline to connect (threat: media before consent). Until [`Leg::release`].
-    pub fn hold(&mut self) {
-        self.held = true;
-        self.due = None;
-    }
-
-    /// The session is accepted: payload may flow, and from `now` the path has its time to connect.
-    pub fn release(&mut self, now: Instant) {
-        if !std::mem::take(&mut self.held) {
-            return;
-        }
-        if matches!(self.phase, Phase::Connecting { .. }) {
-            self.phase = Phase::Connecting { since: now };
-        }
-        self.due = None;
-    }
-
-    /// True once path and keys are there.
-    #[must_use]
-    pub fn is_connected(&self) -> bool {
-        self.phase == Phase::Connected
-    }
-
-    /// What the peer signalled; may be called again as more becomes known. Settles the DTLS role from the `setup` of
-    /// the fingerprints (missing reads as actpass).
-    pub fn set_remote(&mut self, now: Instant, creds: Option<IceCreds>, fingerprints: &[Fingerprint]) {
-        if self.phase == Phase::Idle {
-            self.phase = Phase::Connecting { since: now };
-        }
-        if let (Some(creds), Way::Ice { ice, .. }) = (creds, &mut self.way) {
-            match ice.remote_creds() {
-                Some(known) if known == creds => {}
-                // New credentials soon after ours changed are the answer to those: answering them again would go on for ever.
-                Some(_) if self.restarted.take().is_some_and(|at| now < at + RESTART_ANSWER) => {
-                    ice.set_remote_creds(now, &creds);
-                }
-                // RFC 8445 §9: new credentials on one side restart both.
-                Some(_) => {
-                    let ours = ice.restart(now, &mut self.rng);
-                    ice.set_remote_creds(now, &creds);
-                    self.no_more_remote = false;
-                    self.restarted = Some(now);
-                    self.events.push_back(LegEvent::Restarted(ours));
-                }
-                None => ice.set_remote_creds(now, &creds),
-            }
-        }
-        if !fingerprints.is_empty() {
-            // XEP-0320 §3: a certificate does not change within a session.
-            if self.fingerprints.is_empty() {
-                self.fingerprints = fingerprints.to_vec();
-            }
-            self.settle_role(now);
-        }
-        self.drive(now);
-    }
-
-    /// Where a plain leg sends to, and the only address it listens to.
-    ///
-    /// # Errors
-    /// The address may not be sent to.
-    pub fn set_plain_remote(&mut self, now: Instant, addr: SocketAddr) -> Result<(), CandidateFault> {
-        let lab = self.is_lab();
-        check_remote(addr, lab, false)?;
-        if let Way::Plain { remote } = &mut self.way {
-            *remote = Some(addr);
-        }
-        if self.phase == Phase::Idle {
-            self.phase = Phase::Connecting { since: now };
-        }
-        self.drive(now);
-        Ok(())
-    }
-
     /// The sockets that the shell has bound for this leg: gathering starts. May be called again after a network change.
     pub fn handle_sockets(&mut self, now: Instant, bound: &[SocketAddr]) {
         for addr in bound {
@@ -281,72 +208,6 @@ impl Leg {
         self.drive(now);
     }
 
-    /// A candidate of the peer. TCP ones and those of component 2 are accepted and left unused.
-    ///
-    /// # Errors
-    /// It is not taken; the call goes on.
-    pub fn add_remote_candidate(&mut self, now: Instant, candidate: &Candidate) -> Result<(), CandidateFault> {
-        if candidate.component != 1 || candidate.protocol != CandidateProtocol::Udp {
-            return Ok(());
-        }
-        let limit = self.config.max_remote_candidates;
-        let lab = self.is_lab();
-        let link_local = self.sockets.iter().any(|s| matches!(s.ip(), IpAddr::V4(ip) if ip.is_link_local()));
-        let Way::Ice { ice, .. } = &mut self.way else { return Err(CandidateFault::NoIce) };
-        let full = ice.remote_count() + self.unresolved.len() >= limit;
-        match &candidate.addr {
-            CandidateAddr::Ip(ip) => {
-                let addr = SocketAddr::new(*ip, candidate.port);
-                if ice.is_signalled(addr, candidate.kind) {
-                    return Ok(());
-                }
-                if full {
-                    return Err(CandidateFault::TooMany(limit));
-                }
-                check_remote(addr, lab, link_local)?;
-                if let Carrier::Ice { servers, .. } = &self.config.carrier
-                    && servers.iter().any(|server| server.addr == addr)
-                {
-                    return Err(CandidateFault::OurServer);
-                }
-                ice.add_remote(now, candidate, addr);
-            }
-            CandidateAddr::Mdns(name) => {
-                if full {
-                    return Err(CandidateFault::TooMany(limit));
-                }
-                if !self.unresolved.iter().any(|(known, _)| known == name) {
-                    self.events.push_back(LegEvent::Resolve(name.clone()));
-                }
-                self.unresolved.push((name.clone(), candidate.clone()));
-            }
-        }
-        self.drive(now);
-        Ok(())
-    }
-
-    /// The peer has no more candidates, so that a dead set is known early (RFC 8838 §14).
-    pub fn end_of_remote_candidates(&mut self, now: Instant) {
-        self.no_more_remote = true;
-        self.drive(now);
-    }
-
-    /// Answer to `LegEvent::Resolve`; no address means that the name does not resolve.
-    pub fn resolved(&mut self, now: Instant, name: &str, addrs: &[IpAddr]) {
-        let (found, rest) = std::mem::take(&mut self.unresolved).into_iter().partition(|(known, _)| known == name);
-        self.unresolved = rest;
-        let found: Vec<(String, Candidate)> = found;
-        for (_, candidate) in found {
-            // A name may have one address of each family; the limit of candidates holds here too.
-            for addr in addrs.iter().take(2) {
-                let literal = Candidate { addr: CandidateAddr::Ip(*addr), ..candidate.clone() };
-                if let Err(fault) = self.add_remote_candidate(now, &literal) {
-                    tracing::debug!(%fault, "resolved candidate refused");
-                }
-            }
-        }
-    }
-
     /// A datagram from the network: anything at all is safe. `local` is the bound address it came to. RTP comes back
     /// decrypted, in place; STUN, DTLS and RTCP are handled inside.
     pub fn handle_datagram<'b>(
@@ -358,9 +219,15 @@ impl Leg {
     ) -> Option<Received<'b>> {
         let mut path = Path { local, remote: source };
         // Nearly every datagram is a packet of payload on the path in use.
-        if matches!(self.in_use, Some((in_use, true)) if in_use == path) && matches!(datagram.first(), Some(128..=191))
-        {
-            return self.handle_payload(now, datagram);
+        if matches!(self.in_use, Some((in_use, true)) if in_use == path) {
+            match datagram.first() {
+                Some(128..=191) => return self.handle_payload(now, datagram),
+                Some(&APPLICATION_DATA) if self.data.is_some() => {
+                    self.handle_dtls(now, path, datagram);
+                    return None;
+                }
+                Some(_) | None => {}
+            }
         }
         let mut inner: Range<usize> = 0..datagram.len();
         if let Way::Ice { gatherer, .. } = &mut self.way {
@@ -444,9 +311,12 @@ impl Leg {
             self.role_due = None;
             self.become_role(now, DtlsRole::Client);
         }
-        if self.phase == Phase::Connected && !self.held {
+        if self.reports() {
             self.rtcp.handle_timeout(now);
             self.drain_rtcp(now);
+        }
+        if let Some(data) = &mut self.data {
+            data.handle_timeout(now);
         }
         self.check_deadlines(now);
         self.drive(now);
@@ -455,20 +325,18 @@ impl Leg {
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         let own = self.transmits.pop_front();
-        if own.is_none() {
-            // Set-up needs the room once; thousands of idle legs do not.
-            self.transmits.shrink_to_fit();
+        if own.is_some() {
+            return own;
         }
-        match &mut self.way {
-            Way::Ice { gatherer, .. } => own.or_else(|| {
-                let relayed = gatherer.poll_transmit();
-                if relayed.is_some() {
-                    self.due = None;
-                }
-                relayed
-            }),
-            Way::Plain { .. } => own,
+        // Set-up needs the room once; thousands of idle legs do not.
+        self.transmits.shrink_to_fit();
+        if let Way::Ice { gatherer, .. } = &mut self.way
+            && let Some(relayed) = gatherer.poll_transmit()
+        {
+            self.due = None;
+            return Some(relayed);
         }
+        self.poll_data()
     }
 
     /// The next thing that happened.
@@ -476,6 +344,7 @@ impl Leg {
         let event = self.events.pop_front();
         if event.is_none() {
             self.events.shrink_to_fit();
+            return self.data.as_mut().and_then(|data| data.poll_event());
         }
         event
     }
@@ -489,7 +358,7 @@ impl Leg {
                 *self.due.insert(due)
             }
         };
-        let report = if self.phase == Phase::Connected && !self.held { self.rtcp.poll_timeout() } else { None };
+        let report = if self.reports() { self.rtcp.poll_timeout() } else { None };
         match (due, report.map(|at| (at, LegTimer::Rtcp))) {
             (Some(other), Some(report)) => Some(if report.0 < other.0 { report } else { other }),
             (other, report) => other.or(report),
@@ -516,6 +385,7 @@ impl Leg {
             offer(dtls.poll_timeout(), LegTimer::Dtls);
         }
         offer(self.role_due, LegTimer::Dtls);
+        offer(self.data.as_ref().and_then(|data| data.poll_timeout()), LegTimer::Data);
         match self.phase {
             Phase::Connecting { since } if !self.held => {
                 offer(Some(since + self.config.timers.connect), LegTimer::Connect)
@@ -525,21 +395,9 @@ impl Leg {
         due
     }
 
-    /// New ICE credentials for a restart; payload keeps flowing on the old path meanwhile (RFC 8445 §9). Signal them
-    /// with all local candidates, then call `set_remote` with the peer's new ones.
-    pub fn ice_restart(&mut self, now: Instant) -> IceCreds {
-        self.no_more_remote = false;
-        self.due = None;
-        self.restarted = Some(now);
-        match &mut self.way {
-            Way::Ice { ice, .. } => ice.restart(now, &mut self.rng),
-            Way::Plain { .. } => self.local_credentials(),
-        }
-    }
-
     /// Ends the leg: RTCP BYE, DTLS close_notify, relays given back. Drain `poll_transmit` once more.
     pub fn close(&mut self, now: Instant) {
-        if self.phase == Phase::Connected && !self.held {
+        if self.reports() {
             self.rtcp.bye(now);
             self.drain_rtcp(now);
         }
@@ -555,14 +413,6 @@ impl Leg {
             Way::Plain { .. } => (path.map(|_| (CandidateKind::Host, CandidateKind::Host)), None),
         };
         LegStats { rtcp: self.rtcp.stats(now), kinds, path, rtt, dropped_datagrams: self.dropped }
-    }
-
-    fn is_lab(&self) -> bool {
-        match &self.config.carrier {
-            Carrier::Ice { lab, .. } => *lab,
-            // Signalling of a plain leg comes from a configured PBX, which may well be on this machine.
-            Carrier::Plain => true,
-        }
     }
 
     fn path(&self) -> Option<Path> {
@@ -587,6 +437,11 @@ impl Leg {
         }
     }
 
+    /// RTCP goes with payload, and is payload before the session is accepted.
+    fn reports(&self) -> bool {
+        self.phase == Phase::Connected && !self.held && self.carries_rtp()
+    }
+
     fn handle_stun(&mut self, now: Instant, path: Path, bytes: &[u8]) {
         let authentic = match &mut self.way {
             Way::Ice { ice, .. } => ice.handle_stun(now, path, bytes),
@@ -609,11 +464,28 @@ impl Leg {
             self.dropped += 1;
             return;
         };
-        let progress = dtls.handle_input(now, bytes);
+        let data = &mut self.data;
+        let progress = dtls.handle_input(now, bytes, |packet| {
+            // What no data channel asked for is nobody's.
+            if let Some(data) = data {
+                data.handle_packet(now, packet);
+            }
+        });
         self.dtls_path = Some(path);
         match progress {
+            // A packet of data moves nothing but data.
+            DtlsProgress::None if self.data.is_some() && matches!(self.security, Security::Secured { .. }) => {
+                self.due = None;
+                self.drain_dtls(now);
+                return;
+            }
             DtlsProgress::None | DtlsProgress::Complete => {}
-            DtlsProgress::Closed => self.events.push_back(LegEvent::Closed),
+            DtlsProgress::Closed => {
+                if let Some(data) = &mut self.data {
+                    data.lose();
+                }
+                self.events.push_back(LegEvent::Closed);
+            }
         }
         self.drive(now);
     }
@@ -644,45 +516,6 @@ impl Leg {
         let clock = self.clocks.iter().find(|(pt, _)| *pt == header.payload_type).map_or(0, |(_, hz)| *hz);
         self.rtcp.received_rtp(now, &header, payload.len(), clock);
         Some(Received { header, payload: bytes.get(payload)? })
-    }
-
-    /// The DTLS role follows from both `setup` values, RFC 5763 §5 and RFC 4145 §4.1.
-    fn settle_role(&mut self, now: Instant) {
-        if !matches!(self.security, Security::Unsettled) {
-            return;
-        }
-        let theirs = self.fingerprints.iter().find_map(|f| f.setup).unwrap_or(Setup::Actpass);
-        match theirs {
-            Setup::Active => self.become_role(now, DtlsRole::Server),
-            Setup::Passive => self.become_role(now, DtlsRole::Client),
-            Setup::Actpass | Setup::Holdconn if !self.config.initiator => {
-                let role = if self.config.answer_active { DtlsRole::Client } else { DtlsRole::Server };
-                self.become_role(now, role);
-            }
-            // An answer must not be actpass; where it is, the first hello settles it, or we send one.
-            Setup::Actpass | Setup::Holdconn => {
-                if self.path().is_some() {
-                    self.role_due = Some(now + UNSETTLED_ROLE);
-                }
-            }
-        }
-    }
-
-    fn become_role(&mut self, now: Instant, role: DtlsRole) {
-        let Protection::Dtls(identity) = &self.config.protection else { return };
-        if matches!(self.security, Security::Unsettled) {
-            self.role_due = None;
-            self.security = Security::Handshake(Box::new(Dtls::new(identity, role, self.dtls_interval())));
-            self.drive(now);
-        }
-    }
-
-    fn dtls_interval(&self) -> Duration {
-        let rtt = match &self.way {
-            Way::Ice { ice, .. } => ice.rtt().unwrap_or_default(),
-            Way::Plain { .. } => Duration::ZERO,
-        };
-        self.config.timers.dtls_interval.max(rtt * 2)
     }
 
     fn check_deadlines(&mut self, now: Instant) {
@@ -812,11 +645,15 @@ impl Leg {
 
     /// XEP-0320 §3, RFC 5763 §5: the certificate is compared before any key is used.
     fn finish_handshake(&mut self, now: Instant) {
-        match self.security.finish(&self.fingerprints) {
+        match self.security.finish(&self.fingerprints, self.carries_rtp()) {
             Some(Ok(fingerprint)) => self.fingerprints = vec![fingerprint],
             Some(Err(DtlsFault::FingerprintMismatch)) => self.fail(now, LegFault::FingerprintMismatch),
             Some(Err(fault)) => self.fail(now, LegFault::Dtls(fault)),
             None => {}
+        }
+        let client = self.security.dtls().filter(|_| !self.held).map(|dtls| dtls.role() == DtlsRole::Client);
+        if let (Some(data), Security::Secured { .. }, Some(client)) = (&mut self.data, &self.security, client) {
+            data.start(now, client);
         }
     }
 
@@ -863,6 +700,7 @@ impl Leg {
         if self.phase == Phase::Ended {
             return;
         }
+        self.end_data();
         if let Some(dtls) = self.security.dtls_mut() {
             dtls.close(now);
         }

@@ -19,10 +19,11 @@ pub(crate) enum Security {
     /// DTLS, role unknown.
     Unsettled,
     Handshake(Box<Dtls>),
-    /// `dtls` stays: whoever sent the last flight may have to repeat it, and close_notify needs it.
+    /// `dtls` stays: whoever sent the last flight may have to repeat it, and close_notify and data channels need it.
+    /// A leg that carries data only has no `srtp`.
     Secured {
         dtls: Option<Box<Dtls>>,
-        srtp: Box<Srtp>,
+        srtp: Option<Box<Srtp>>,
     },
     Clear,
 }
@@ -39,9 +40,8 @@ impl Security {
             Protection::Dtls(_) => Self::Unsettled,
             Protection::None => Self::Clear,
             // Keys that do not fit their suite leave the leg unsettled: it never connects.
-            Protection::Sdes(keys) => {
-                Srtp::from_sdes(keys).map_or(Self::Unsettled, |srtp| Self::Secured { dtls: None, srtp: Box::new(srtp) })
-            }
+            Protection::Sdes(keys) => Srtp::from_sdes(keys)
+                .map_or(Self::Unsettled, |srtp| Self::Secured { dtls: None, srtp: Some(Box::new(srtp)) }),
         }
     }
 
@@ -61,10 +61,10 @@ impl Security {
         }
     }
 
-    /// The SRTP profile if payload may flow; `Some(None)`: plain RTP.
+    /// The SRTP profile if payload may flow; `Some(None)`: plain RTP, or data only.
     pub(crate) fn ready(&self) -> Option<Option<SrtpProfile>> {
         match self {
-            Self::Secured { srtp, .. } => Some(Some(srtp.sender.profile())),
+            Self::Secured { srtp, .. } => Some(srtp.as_ref().map(|srtp| srtp.sender.profile())),
             Self::Clear => Some(None),
             Self::Unsettled | Self::Handshake(_) => None,
         }
@@ -72,23 +72,28 @@ impl Security {
 
     /// Takes the keys of a complete handshake into use, once the certificate fits (XEP-0320 §3, RFC 5763 §5): compared
     /// before any key is used. Gives the fingerprint that matched; `None`: not so far yet.
-    pub(crate) fn finish(&mut self, fingerprints: &[Fingerprint]) -> Option<Result<Fingerprint, DtlsFault>> {
+    pub(crate) fn finish(&mut self, fingerprints: &[Fingerprint], rtp: bool) -> Option<Result<Fingerprint, DtlsFault>> {
         let Self::Handshake(dtls) = self else { return None };
         if !dtls.is_complete() || fingerprints.is_empty() {
             return None;
         }
-        let (fingerprint, srtp) = match Srtp::from_dtls(dtls, fingerprints) {
+        let keyed = if rtp {
+            Srtp::from_dtls(dtls, fingerprints).map(|(fingerprint, srtp)| (fingerprint, Some(Box::new(srtp))))
+        } else {
+            dtls.verify(fingerprints).map(|fingerprint| (fingerprint.clone(), None))
+        };
+        let (fingerprint, srtp) = match keyed {
             Ok(both) => both,
             Err(fault) => return Some(Err(fault)),
         };
         let Self::Handshake(dtls) = std::mem::replace(self, Self::Unsettled) else { return None };
-        *self = Self::Secured { dtls: Some(dtls), srtp: Box::new(srtp) };
+        *self = Self::Secured { dtls: Some(dtls), srtp };
         Some(Ok(fingerprint))
     }
 
     pub(crate) fn protect_rtp(&mut self, packet: &mut Vec<u8>) -> Option<()> {
         match self {
-            Self::Secured { srtp, .. } => srtp.sender.protect_rtp(packet).ok(),
+            Self::Secured { srtp, .. } => srtp.as_mut()?.sender.protect_rtp(packet).ok(),
             Self::Clear => Some(()),
             Self::Unsettled | Self::Handshake(_) => None,
         }
@@ -96,7 +101,7 @@ impl Security {
 
     pub(crate) fn protect_rtcp(&mut self, compound: &mut Vec<u8>) -> Option<()> {
         match self {
-            Self::Secured { srtp, .. } => srtp.sender.protect_rtcp(compound).ok(),
+            Self::Secured { srtp, .. } => srtp.as_mut()?.sender.protect_rtcp(compound).ok(),
             Self::Clear => Some(()),
             Self::Unsettled | Self::Handshake(_) => None,
         }
@@ -105,7 +110,7 @@ impl Security {
     /// The header and where the payload stands.
     pub(crate) fn unprotect_rtp(&mut self, packet: &mut [u8]) -> Option<(RtpHeader, Range<usize>)> {
         match self {
-            Self::Secured { srtp, .. } => srtp.receiver.unprotect_rtp(packet).ok(),
+            Self::Secured { srtp, .. } => srtp.as_mut()?.receiver.unprotect_rtp(packet).ok(),
             Self::Clear => RtpHeader::parse(packet).ok(),
             Self::Unsettled | Self::Handshake(_) => None,
         }
@@ -114,7 +119,7 @@ impl Security {
     /// Length of the plain compound packet.
     pub(crate) fn unprotect_rtcp(&mut self, packet: &mut [u8]) -> Option<usize> {
         match self {
-            Self::Secured { srtp, .. } => srtp.receiver.unprotect_rtcp(packet).ok(),
+            Self::Secured { srtp, .. } => srtp.as_mut()?.receiver.unprotect_rtcp(packet).ok(),
             Self::Clear => Some(packet.len()),
             Self::Unsettled | Self::Handshake(_) => None,
         }

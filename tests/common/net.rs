@@ -82,6 +82,10 @@ pub struct Net {
     pub peers: [Peer; 2],
     pub delay: Duration,
     pub loss: f64,
+    /// Share of datagrams that arrive twice.
+    pub duplicates: f64,
+    /// Share of datagrams that arrive up to this much later than the others, and so out of order.
+    pub reorder: (f64, Duration),
     pub rng: Rng,
     /// Datagrams to addresses that are no peer.
     pub strays: Vec<(Instant, Transmit)>,
@@ -153,6 +157,8 @@ impl Net {
             peers,
             delay: options.delay,
             loss: options.loss,
+            duplicates: 0.0,
+            reorder: (0.0, Duration::ZERO),
             rng,
             strays: Vec::new(),
             captured: Vec::new(),
@@ -193,9 +199,18 @@ impl Net {
 
     /// Puts a datagram into the network that neither leg sent.
     pub fn inject(&mut self, source: SocketAddr, destination: SocketAddr, contents: Vec<u8>) {
-        self.order += 1;
-        self.queue.push(Reverse((self.now + self.delay, self.order)));
-        self.flying.insert(self.order, (source, destination, contents));
+        let copies = 1 + usize::from(self.rng.chance(self.duplicates));
+        for _ in 0..copies {
+            let (share, most) = self.reorder;
+            let late = if self.rng.chance(share) {
+                most.mul_f64(self.rng.next() as f64 / u64::MAX as f64)
+            } else {
+                Duration::ZERO
+            };
+            self.order += 1;
+            self.queue.push(Reverse((self.now + self.delay + late, self.order)));
+            self.flying.insert(self.order, (source, destination, contents.clone()));
+        }
     }
 
     pub fn drain(&mut self) {
