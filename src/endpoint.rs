@@ -419,6 +419,7 @@ impl Endpoint {
             }
         } else {
             self.names.insert(name.to_owned(), addrs);
+            self.find_devices(now);
         }
     }
 

@@ -80,6 +80,65 @@ names! {
     }
 }
 
+impl ReasonCondition {
+    /// What it means, as part of a sentence for people; the other side is "they".
+    #[must_use]
+    pub const fn in_words(self) -> &'static str {
+        match self {
+            ReasonCondition::AlternativeSession => "another call with them goes on instead",
+            ReasonCondition::Busy => "they are busy",
+            ReasonCondition::Cancel => "it was given up",
+            ReasonCondition::ConnectivityError => "no network path was found",
+            ReasonCondition::Decline => "they declined",
+            ReasonCondition::Expired => "it came too late",
+            ReasonCondition::FailedApplication => "no way to talk that both sides know",
+            ReasonCondition::FailedTransport => "the network transport failed",
+            ReasonCondition::GeneralError => "something went wrong there",
+            ReasonCondition::Gone => "nobody is there to take it",
+            ReasonCondition::IncompatibleParameters => "the settings of both sides do not fit",
+            ReasonCondition::MediaError => "sound could not be opened or decoded",
+            ReasonCondition::SecurityError => "the encryption was refused or could not be verified",
+            ReasonCondition::Success => "it was ended",
+            ReasonCondition::Timeout => "there was no answer in time",
+            ReasonCondition::UnsupportedApplications => "they do not take such calls",
+            ReasonCondition::UnsupportedTransports => "they do not know our way of connecting",
+        }
+    }
+}
+
+impl StreamCondition {
+    /// Why a stream was ended, as part of a sentence for people.
+    #[must_use]
+    pub const fn in_words(self) -> &'static str {
+        match self {
+            StreamCondition::Conflict => "another connection took this one's place",
+            StreamCondition::ConnectionTimeout => "nothing came from us for too long",
+            StreamCondition::HostGone | StreamCondition::HostUnknown => "it does not serve this domain",
+            StreamCondition::InternalServerError => "it has a fault of its own",
+            StreamCondition::NotAuthorized => "we are not signed in there",
+            StreamCondition::PolicyViolation => "its policy forbids what we did",
+            StreamCondition::RemoteConnectionFailed => "it cannot reach a service that it needs",
+            StreamCondition::Reset => "it wants us to connect anew",
+            StreamCondition::ResourceConstraint => "it has no room for us now",
+            StreamCondition::SeeOtherHost => "it sends us to another host",
+            StreamCondition::SystemShutdown => "it is being shut down",
+            StreamCondition::UnsupportedEncoding
+            | StreamCondition::UnsupportedFeature
+            | StreamCondition::UnsupportedStanzaType
+            | StreamCondition::UnsupportedVersion => "it does not support what we use",
+            StreamCondition::BadFormat
+            | StreamCondition::BadNamespacePrefix
+            | StreamCondition::ImproperAddressing
+            | StreamCondition::InvalidFrom
+            | StreamCondition::InvalidNamespace
+            | StreamCondition::InvalidXml
+            | StreamCondition::NotWellFormed
+            | StreamCondition::RestrictedXml => "it does not understand what we sent",
+            StreamCondition::UndefinedCondition => "it does not say why",
+        }
+    }
+}
+
 /// Bytes that are not the grammar. Answered with `bad-request`; with a stream error if the stream itself is broken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -123,6 +123,27 @@ fn a_person_who_is_not_there_is_unavailable() {
 }
 
 #[test]
+fn a_call_that_needs_a_relay_fails_at_once_where_there_is_none() {
+    type Configure = fn(usize, &mut offhook::endpoint::EndpointConfig);
+    let caller: Configure = |who, config| config.media.relay_only = who == 0;
+    let callee: Configure = |who, config| config.media.relay_only = who == 1;
+    for to in [PERSON, JULIET] {
+        let mut world = World::new(&Options { configure: caller, ..Options::default() });
+        let call = world.call(0, to);
+        world.run_for(SECOND / 10);
+        let ended = world.clients[0].ended(call).expect("it ends");
+        assert_eq!(ended.kind, EndKind::MediaFailed);
+        assert!(ended.text.as_deref().unwrap().contains("relay"), "{ended:?}");
+        assert_eq!(world.clients[1].incoming(), None, "nobody is rung for nothing");
+        let mut world = World::new(&Options { configure: callee, ..Options::default() });
+        let call = world.call(0, to);
+        world.run_for(SECOND);
+        both_end(&world, call, EndKind::MediaFailed, EndKind::MediaFailed);
+        assert_eq!(world.clients[1].datagrams, 0);
+    }
+}
+
+#[test]
 fn each_side_can_hang_up() {
     for who in [0, 1] {
         let mut world = World::quick(6);

@@ -177,7 +177,7 @@ async fn a_wrong_password_and_an_unknown_account_are_told_apart_from_a_dead_serv
     let lab = Lab::shared();
     for jid in ["nurse@alpha.test", "nobody@alpha.test"] {
         match at(&lab, jid).password("wrong").build().await {
-            Err(Error::Authentication(text)) => assert!(text.contains("not-authorized"), "{text}"),
+            Err(Error::Authentication(text)) => assert!(text.contains("the password is wrong"), "{text}"),
             other => panic!("{other:?}"),
         }
     }

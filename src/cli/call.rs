@@ -518,7 +518,9 @@ impl<'a> Talk<'a> {
                 (Exit::PeerUnavailable, "Check the address, and that a device that takes calls is online there.")
             }
             EndKind::MediaFailed => {
-                (Exit::MediaFailed, "Try --relay-only with a TURN server; on one machine give --lab to both sides.")
+                let hint = "Try --relay-only with a TURN server (--turn, or one that your server names); \
+                            on one machine give --lab to both sides.";
+                (Exit::MediaFailed, hint)
             }
             EndKind::Security => {
                 (Exit::Security, "Nothing was heard or sent. Compare the fingerprints with the other side.")
@@ -529,7 +531,7 @@ impl<'a> Talk<'a> {
         };
         let why = match (&ended.text, ended.reason) {
             (Some(text), _) => format!(" ({})", escaped(text)),
-            (None, Some(reason)) => format!(" ({reason})"),
+            (None, Some(reason)) => format!(" ({})", reason.in_words()),
             (None, None) => String::new(),
         };
         Err(Failure::new(exit, format!("{}{why}. {hint}", ended.sentence())))

@@ -110,6 +110,8 @@ pub(super) struct Media {
     pub(super) gathered: bool,
     /// When the path began to be made while the call rings; `None` unless that is allowed (J176-25).
     pub(super) early: Option<Instant>,
+    /// Why the last STUN or TURN server that failed gave nothing.
+    pub(super) server_fault: Option<String>,
     /// What the leg told of its connection before the codecs were agreed on.
     pub(super) ready: Option<Box<LegEvent>>,
     /// RTP packets received when the session was last told of a sign of life.

@@ -42,6 +42,10 @@ impl Endpoint {
             })
             .collect();
         for (id, until, to) in finding {
+            if let Some(text) = self.lacks_relay() {
+                self.fail_call(now, id, EndKind::MediaFailed, ReasonCondition::ConnectivityError, text);
+                continue;
+            }
             let over = until <= now;
             let reach = if let Some(peer) = self.link.peer().filter(|_| self.link.serverless()) {
                 Reach::Device(peer)
@@ -52,7 +56,7 @@ impl Endpoint {
             };
             match reach {
                 // Relays are learned in the same round trip as the roster.
-                Reach::Device(_) if self.people.services_pending && !over => {}
+                Reach::Device(_) if self.servers_pending() && !over => {}
                 Reach::Device(device) => {
                     if let Some(call) = self.calls.get_mut(&id) {
                         call.peer = device;
@@ -412,7 +416,7 @@ impl Endpoint {
                 if by == EndedBy::Remote
                     && let Some(call) = self.calls.get_mut(&call)
                 {
-                    call.fault.get_or_insert((EndKind::Rejected, format!("{} ({reason})", "the call was declined")));
+                    call.fault.get_or_insert((EndKind::Rejected, reason.in_words().to_owned()));
                 }
                 self.forget_call(now, call, &End { reason, by, text: None, alternative: None, redirect: None });
             }

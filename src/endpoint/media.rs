@@ -8,6 +8,7 @@ use crate::fault::ReasonCondition;
 use crate::jingle::content::ContentKey;
 use crate::media::audio::{AudioEvent, AudioPath};
 use crate::media::codec;
+use crate::transport::gather::IceServerKind;
 use crate::transport::leg::{Carrier, Leg, LegConfig, LegEvent, LegFault, Protection};
 use crate::transport::srtp::SrtpProfile;
 use crate::wire::candidate::{CandidateAddr, Fingerprint, IceTransport};
@@ -156,9 +157,42 @@ impl Endpoint {
         self.routes.retain(|_, owner| *owner != id);
     }
 
+    fn relay_only(&self) -> bool {
+        self.config.media.relay_only || self.config.address_policy == AddressPolicy::RelayOnly
+    }
+
+    /// True while it may still turn out which STUN and TURN servers there are.
+    pub(super) fn servers_pending(&self) -> bool {
+        self.people.services_pending || !self.asked.is_empty()
+    }
+
+    /// Why a call cannot have a path, as soon as that is certain: it may use relays only, and there is none.
+    pub(super) fn lacks_relay(&self) -> Option<String> {
+        let servers = self.config.media.servers.iter().chain(&self.people.services);
+        let relay = self.people.services_pending || servers.into_iter().any(|s| s.server.kind == IceServerKind::Turn);
+        (self.relay_only() && !relay)
+            .then(|| "only relays may be used, and neither the server nor the configuration names one".to_owned())
+    }
+
+    /// Nothing more will be gathered. Without any address of ours no path can ever be found.
+    fn check_gathered(&mut self, now: Instant, id: CallId) {
+        let Some(call) = self.calls.get(&id) else { return };
+        if !self.relay_only() || !call.media.candidates.is_empty() {
+            return;
+        }
+        if matches!(call.stage, Stage::AlertingOffer(_)) {
+            return self.drop_early(now, id);
+        }
+        let text = self.lacks_relay().unwrap_or_else(|| match &call.media.server_fault {
+            Some(why) => format!("only relays may be used, and none gives us an address: {why}"),
+            None => "only relays may be used, and none can be reached".to_owned(),
+        });
+        self.fail_call(now, id, EndKind::MediaFailed, ReasonCondition::ConnectivityError, text);
+    }
+
     fn new_leg(&mut self, now: Instant, initiator: bool) -> Leg {
         let mut config = LegConfig::new(initiator, Arc::clone(&self.identity));
-        let relay_only = self.config.media.relay_only || self.config.address_policy == AddressPolicy::RelayOnly;
+        let relay_only = self.relay_only();
         config.carrier = Carrier::Ice { servers: self.ice_servers(), relay_only, lab: self.config.media.lab };
         config.max_remote_candidates = self.config.context.limits.remote_candidates;
         config.cname = Some(self.cname.clone());
@@ -305,6 +339,7 @@ impl Endpoint {
                 LegEvent::GatheringComplete => {
                     call.media.gathered = true;
                     news = true;
+                    self.check_gathered(now, id);
                 }
                 LegEvent::Resolve(name) => self.resolve(name),
                 LegEvent::IceConnected { .. } => {}
@@ -316,7 +351,8 @@ impl Endpoint {
                     self.emit(Event::PathChanged { call: id, kinds: (local, remote), path });
                 }
                 LegEvent::ServerFailed { why, .. } => {
-                    tracing::info!(call = id.0, %why, "a STUN or TURN server is of no use")
+                    tracing::info!(call = id.0, %why, "a STUN or TURN server is of no use");
+                    call.media.server_fault = Some(why.to_string());
                 }
                 LegEvent::PathLost => tracing::info!(call = id.0, "the media path is silent"),
                 LegEvent::PathRestored => tracing::info!(call = id.0, "the media path is back"),

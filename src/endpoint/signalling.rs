@@ -13,6 +13,7 @@ use crate::wire::jid::Jid;
 use crate::wire::stanza::{
     Hint, Iq, IqKind, IqPayload, Message, MessageType, Presence, PresenceType, Stanza, StanzaError, StanzaFault,
 };
+use crate::wire::stream::SaslCondition;
 use crate::xmpp::link_local::LinkEvent;
 use crate::xmpp::presence::{PresenceChange, Push};
 use crate::xmpp::requests::{Outcome, answer_unclaimed};
@@ -108,7 +109,7 @@ impl Endpoint {
             }
             StreamEvent::Lost { why, .. } => self.lost(now, &why.to_string()),
             StreamEvent::AuthFailed { condition, text } => {
-                let condition = condition.map_or("no reason given", |c| c.as_str());
+                let condition = condition.map_or("no reason given", SaslCondition::in_words);
                 let text = text.map(|t| format!(" ({t})")).unwrap_or_default();
                 self.refused(now, Refusal::Authentication(format!("{condition}{text}")));
             }

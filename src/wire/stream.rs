@@ -179,6 +179,28 @@ names! {
     }
 }
 
+impl SaslCondition {
+    /// Why signing in failed, as part of a sentence for people.
+    #[must_use]
+    pub const fn in_words(self) -> &'static str {
+        match self {
+            SaslCondition::Aborted => "signing in was broken off",
+            SaslCondition::AccountDisabled => "the account is disabled",
+            SaslCondition::CredentialsExpired => "the password has expired",
+            SaslCondition::EncryptionRequired => "it wants an encrypted connection",
+            SaslCondition::IncorrectEncoding | SaslCondition::MalformedRequest => {
+                "it does not understand how we sign in"
+            }
+            SaslCondition::InvalidAuthzid => "this account may not be used by that user",
+            SaslCondition::InvalidMechanism => "it does not take our way of signing in",
+            SaslCondition::MechanismTooWeak => "it wants a stronger way of signing in",
+            // RFC 6120 §6.5.10 leaves the two cases together on purpose.
+            SaslCondition::NotAuthorized => "no such user, or the password is wrong",
+            SaslCondition::TemporaryAuthFailure => "it cannot check passwords now",
+        }
+    }
+}
+
 /// RFC 6120 §6.4.5.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SaslFailure {

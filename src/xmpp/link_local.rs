@@ -78,7 +78,7 @@ pub enum LinkFault {
     #[error("the stream is for or from somebody else")]
     WrongAddress,
     /// The other side's stream error.
-    #[error("stream error {}", .0.condition)]
+    #[error("the other side ended the stream: {} ({})", .0.condition.in_words(), .0.condition)]
     Stream(Box<StreamError>),
     /// We sent a stream error because of this.
     #[error("the other side sent {0}")]

@@ -186,22 +186,22 @@ pub enum StreamFault {
     #[error("the server offers no resource binding")]
     NoBind,
     /// The server refuses to bind a resource.
-    #[error("the server refuses to bind: {}", .0.condition)]
+    #[error("the server gives us no resource ({})", .0.condition)]
     BindRefused(Box<StanzaError>),
     /// The server does not speak XMPP 1.0.
     #[error("the server does not speak XMPP 1.0")]
     Version,
     /// The server's stream error.
-    #[error("stream error {}", .0.condition)]
+    #[error("the server ended the stream: {} ({})", .0.condition.in_words(), .0.condition)]
     Stream(Box<StreamError>),
     /// We sent a stream error because of this.
     #[error("the server sent {0}")]
     Xml(Malformed),
     /// An element where it may not be.
-    #[error("unexpected element in phase {0:?}")]
+    #[error("the server sent something unexpected while we awaited {0}")]
     Unexpected(StreamPhase),
     /// Nothing came in time.
-    #[error("timeout in phase {0:?}")]
+    #[error("the server was silent while we awaited {0}")]
     Timeout(StreamPhase),
     /// The server acknowledges stanzas that were never sent (XEP-0198 §4).
     #[error("the server acknowledged more than was sent")]
@@ -239,6 +239,23 @@ pub enum StreamPhase {
     Online,
     /// The end of the stream.
     Closing,
+}
+
+impl std::fmt::Display for StreamPhase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            StreamPhase::Offline => "a connection",
+            StreamPhase::Header => "its greeting",
+            StreamPhase::Features => "its features",
+            StreamPhase::Proceed | StreamPhase::Tls => "the start of TLS",
+            StreamPhase::Sasl => "its word on our password",
+            StreamPhase::Resume => "the old session",
+            StreamPhase::Bind => "a resource",
+            StreamPhase::Enable => "acknowledgements",
+            StreamPhase::Online => "stanzas",
+            StreamPhase::Closing => "its goodbye",
+        })
+    }
 }
 
 /// What a deadline is for.
