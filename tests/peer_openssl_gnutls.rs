@@ -136,9 +136,35 @@ fn handshake(role: DtlsRole, socket: &UdpSocket, mut peer: Option<SocketAddr>) -
     Ok(material.as_ref().iter().map(|b| format!("{b:02x}")).collect())
 }
 
+/// [`handshake`], with what the peer printed if it fails.
+fn keys(role: DtlsRole, socket: &UdpSocket, peer: Option<SocketAddr>, kind: &str, program: &Program) -> String {
+    handshake(role, socket, peer).unwrap_or_else(|e| panic!("{kind}: {e}\n{}", program.text()))
+}
+
 /// A free port, given back at once.
 fn free_port() -> u16 {
     UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// `openssl`, which prints the exporter's bytes.
+fn openssl(arguments: &[&str], files: &Files) -> Program {
+    let (certificate, key) = (files.certificate.to_str().unwrap(), files.key.to_str().unwrap());
+    let profile = ["-dtls1_2", "-cert", certificate, "-key", key, "-use_srtp", "SRTP_AES128_CM_SHA1_80"];
+    let export = ["-keymatexport", LABEL, "-keymatexportlen", "60"];
+    Program::start("openssl", "openssl", &[arguments, &profile, &export].concat())
+}
+
+/// `gnutls-cli` or `gnutls-serv`; `last` stands behind the options that both need.
+fn gnutls(program: &str, port: u16, arguments: &[&str], files: &Files, last: &[&str]) -> Program {
+    let (certificate, key) = (files.certificate.to_str().unwrap(), files.key.to_str().unwrap());
+    let port = port.to_string();
+    let profile =
+        ["--x509certfile", certificate, "--x509keyfile", key, "--srtp-profiles", "SRTP_AES128_CM_HMAC_SHA1_80"];
+    Program::start(program, "gnutls-bin", &[&["--udp", "-p", &port], arguments, &profile, last].concat())
 }
 
 #[test]
@@ -147,33 +173,10 @@ fn an_openssl_server_shares_our_keys() {
         return;
     }
     for kind in ["rsa", "ecdsa"] {
-        let files = certificate(kind);
-        let port = free_port();
-        let server = Program::start(
-            "openssl",
-            "openssl",
-            &[
-                "s_server",
-                "-dtls1_2",
-                "-accept",
-                &format!("127.0.0.1:{port}"),
-                "-Verify",
-                "1",
-                "-cert",
-                files.certificate.to_str().unwrap(),
-                "-key",
-                files.key.to_str().unwrap(),
-                "-use_srtp",
-                "SRTP_AES128_CM_SHA1_80",
-                "-keymatexport",
-                LABEL,
-                "-keymatexportlen",
-                "60",
-            ],
-        );
+        let peer = loopback(free_port());
+        let server = openssl(&["s_server", "-accept", &peer.to_string(), "-Verify", "1"], &certificate(kind));
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let hex = handshake(DtlsRole::Client, &socket, Some(SocketAddr::from(([127, 0, 0, 1], port))))
-            .unwrap_or_else(|e| panic!("{kind}: {e}\n{}", server.text()));
+        let hex = keys(DtlsRole::Client, &socket, Some(peer), kind, &server);
         assert!(server.prints(&hex), "{kind}: {hex}\n{}", server.text());
     }
 }
@@ -184,31 +187,10 @@ fn an_openssl_client_shares_our_keys() {
         return;
     }
     for kind in ["rsa", "ecdsa"] {
-        let files = certificate(kind);
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let port = socket.local_addr().unwrap().port();
-        let client = Program::start(
-            "openssl",
-            "openssl",
-            &[
-                "s_client",
-                "-dtls1_2",
-                "-connect",
-                &format!("127.0.0.1:{port}"),
-                "-cert",
-                files.certificate.to_str().unwrap(),
-                "-key",
-                files.key.to_str().unwrap(),
-                "-use_srtp",
-                "SRTP_AES128_CM_SHA1_80",
-                "-keymatexport",
-                LABEL,
-                "-keymatexportlen",
-                "60",
-            ],
-        );
-        let hex =
-            handshake(DtlsRole::Server, &socket, None).unwrap_or_else(|e| panic!("{kind}: {e}\n{}", client.text()));
+        let ours = socket.local_addr().unwrap().to_string();
+        let client = openssl(&["s_client", "-connect", &ours], &certificate(kind));
+        let hex = keys(DtlsRole::Server, &socket, None, kind, &client);
         assert!(client.prints(&hex), "{kind}: {hex}\n{}", client.text());
     }
 }
@@ -219,32 +201,11 @@ fn a_gnutls_client_shares_our_keys() {
         return;
     }
     for kind in ["rsa", "ecdsa"] {
-        let files = certificate(kind);
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let port = socket.local_addr().unwrap().port().to_string();
-        let client = Program::start(
-            "gnutls-cli",
-            "gnutls-bin",
-            &[
-                "--udp",
-                "--insecure",
-                "-p",
-                &port,
-                "--x509certfile",
-                files.certificate.to_str().unwrap(),
-                "--x509keyfile",
-                files.key.to_str().unwrap(),
-                "--srtp-profiles",
-                "SRTP_AES128_CM_HMAC_SHA1_80",
-                "--keymatexport",
-                LABEL,
-                "--keymatexportsize",
-                "60",
-                "127.0.0.1",
-            ],
-        );
-        let hex =
-            handshake(DtlsRole::Server, &socket, None).unwrap_or_else(|e| panic!("{kind}: {e}\n{}", client.text()));
+        let port = socket.local_addr().unwrap().port();
+        let export = ["--insecure", "--keymatexport", LABEL, "--keymatexportsize", "60"];
+        let client = gnutls("gnutls-cli", port, &export, &certificate(kind), &["127.0.0.1"]);
+        let hex = keys(DtlsRole::Server, &socket, None, kind, &client);
         assert!(client.prints(&hex), "{kind}: {hex}\n{}", client.text());
     }
 }
@@ -269,28 +230,10 @@ fn a_gnutls_server_completes_with_us() {
 #[ignore = "run by a_gnutls_server_completes_with_us, in its own network namespace"]
 fn inside_a_namespace_a_gnutls_server_completes() {
     for kind in ["rsa", "ecdsa"] {
-        let files = certificate(kind);
         let port = free_port();
-        let server = Program::start(
-            "gnutls-serv",
-            "gnutls-bin",
-            &[
-                "--udp",
-                "--echo",
-                "-r",
-                "-p",
-                &port.to_string(),
-                "--x509certfile",
-                files.certificate.to_str().unwrap(),
-                "--x509keyfile",
-                files.key.to_str().unwrap(),
-                "--srtp-profiles",
-                "SRTP_AES128_CM_HMAC_SHA1_80",
-            ],
-        );
+        let server = gnutls("gnutls-serv", port, &["--echo", "-r"], &certificate(kind), &[]);
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         // It does not print its keys: complete means that both Finished were verified.
-        handshake(DtlsRole::Client, &socket, Some(SocketAddr::from(([127, 0, 0, 1], port))))
-            .unwrap_or_else(|e| panic!("{kind}: {e}\n{}", server.text()));
+        keys(DtlsRole::Client, &socket, Some(loopback(port)), kind, &server);
     }
 }

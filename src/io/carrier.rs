@@ -20,31 +20,33 @@ const WRITE_LIMIT: Duration = Duration::from_secs(30);
 /// ALPN of direct TLS (XEP-0368 §5).
 const ALPN: &[u8] = b"xmpp-client";
 
-/// Where the connection comes from.
-#[derive(Debug)]
-pub enum Route {
+/// Where the signalling connection comes from.
+#[derive(Debug, Clone)]
+pub enum Signalling {
     /// Connect to the client service of `domain`, or to `server` when given.
-    Client {
+    Server {
         /// XMPP domain: name for SRV and for the certificate.
         domain: String,
         /// Skips the look-up.
         server: Option<Target>,
-        /// TLS from the first byte when `server` is given.
-        config: Arc<rustls::ClientConfig>,
+        /// Trust; used from the first byte where the service wants that.
+        tls: Arc<rustls::ClientConfig>,
     },
     /// Connect a serverless stream; TLS from the first byte.
-    Serverless {
+    Connect {
         /// Where the other side listens.
         target: Target,
         /// Holds the pin.
-        config: Arc<rustls::ClientConfig>,
+        tls: Arc<rustls::ClientConfig>,
     },
     /// Await a serverless stream; TLS from the first byte.
     Listen {
-        /// Bound.
+        /// Bound already, so that the caller knows the port.
         listener: Arc<TcpListener>,
         /// Holds our certificate and perhaps a pin.
-        config: Arc<rustls::ServerConfig>,
+        tls: Arc<rustls::ServerConfig>,
+        /// `tls` accepts one certificate only.
+        pinned: bool,
     },
 }
 
@@ -90,21 +92,21 @@ pub struct CarrierTask {
 
 /// Starts the task.
 #[must_use]
-pub fn open(route: Route, dns: Dns, seed: u32) -> CarrierTask {
+pub fn open(signalling: Signalling, dns: Dns, seed: u32) -> CarrierTask {
     let (command_in, commands) = mpsc::channel(QUEUE);
     let (events, event_out) = mpsc::channel(QUEUE);
     tokio::spawn(async move {
-        let domain = match &route {
-            Route::Client { domain, .. } => domain.clone(),
-            Route::Serverless { target, .. } => target.host.clone(),
-            Route::Listen { .. } => String::new(),
+        let domain = match &signalling {
+            Signalling::Server { domain, .. } => domain.clone(),
+            Signalling::Connect { target, .. } => target.host.clone(),
+            Signalling::Listen { .. } => String::new(),
         };
-        let starttls = match &route {
-            Route::Client { config, .. } => Some(Arc::clone(config)),
-            Route::Serverless { .. } | Route::Listen { .. } => None,
+        let starttls = match &signalling {
+            Signalling::Server { tls, .. } => Some(Arc::clone(tls)),
+            Signalling::Connect { .. } | Signalling::Listen { .. } => None,
         };
         let connected = tokio::select! {
-            connected = connect(route, &dns, seed) => connected,
+            connected = connect(signalling, &dns, seed) => connected,
             // Nobody waits any more.
             () = events.closed() => return,
         };
@@ -122,9 +124,9 @@ pub fn open(route: Route, dns: Dns, seed: u32) -> CarrierTask {
     CarrierTask { commands: command_in, events: event_out }
 }
 
-async fn connect(route: Route, dns: &Dns, seed: u32) -> Result<(Carrier, Option<TlsFacts>), ConnectError> {
-    match route {
-        Route::Client { domain, server, config } => {
+async fn connect(signalling: Signalling, dns: &Dns, seed: u32) -> Result<(Carrier, Option<TlsFacts>), ConnectError> {
+    match signalling {
+        Signalling::Server { domain, server, tls } => {
             let mut targets = match server {
                 Some(target) => vec![target],
                 None => {
@@ -144,7 +146,7 @@ async fn connect(route: Route, dns: &Dns, seed: u32) -> Result<(Carrier, Option<
                 if !target.direct_tls {
                     return Ok((Carrier::Plain(stream), None));
                 }
-                match start_tls(stream, &domain, &with_alpn(&config)).await {
+                match start_tls(stream, &domain, &with_alpn(&tls)).await {
                     Ok((carrier, facts)) => return Ok((carrier, Some(facts))),
                     // Something else than XMPP listens there; the domain may have named another place.
                     Err(ConnectError::Tls { host, why }) => {
@@ -157,13 +159,13 @@ async fn connect(route: Route, dns: &Dns, seed: u32) -> Result<(Carrier, Option<
                 }
             }
         }
-        Route::Serverless { target, config } => {
+        Signalling::Connect { target, tls } => {
             let (stream, target) = connect_any(dns, std::slice::from_ref(&target)).await?;
-            let (carrier, facts) = start_tls(stream, &target.host, &config).await?;
+            let (carrier, facts) = start_tls(stream, &target.host, &tls).await?;
             Ok((carrier, Some(facts)))
         }
-        Route::Listen { listener, config } => {
-            let (carrier, facts) = first_peer(&listener, &config).await;
+        Signalling::Listen { listener, tls, .. } => {
+            let (carrier, facts) = first_peer(&listener, &tls).await;
             Ok((carrier, Some(facts)))
         }
     }

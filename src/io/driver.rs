@@ -1,8 +1,9 @@
 //! The task that runs an endpoint: one input in, all outputs drained. The only rule here is that order.
 //! Read `endpoint.rs` before touching this file.
 
-use super::carrier::{self, CarrierCommand, CarrierEvent, CarrierTask, Route};
-use super::dns::{Dns, Target};
+pub use super::carrier::Signalling;
+use super::carrier::{self, CarrierCommand, CarrierEvent, CarrierTask};
+use super::dns::Dns;
 use super::mdns::MdnsResolver;
 use super::tcp::{ConnectError, TlsFacts};
 use super::udp::{self, BindPolicy, BoundSocket};
@@ -18,7 +19,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
 /// 20 ms of sound: 48 kHz mono.
@@ -28,36 +28,6 @@ pub type Frame = [i16; FRAME_SAMPLES];
 pub const FRAME: Duration = Duration::from_millis(20);
 /// Frames and datagrams that may wait; a slow reader loses the newest.
 const QUEUE: usize = 512;
-
-/// Where the signalling connection comes from.
-#[derive(Debug, Clone)]
-pub enum Signalling {
-    /// The account's server.
-    Server {
-        /// XMPP domain.
-        domain: String,
-        /// Skips the look-up.
-        server: Option<Target>,
-        /// Trust.
-        tls: Arc<rustls::ClientConfig>,
-    },
-    /// Connect to a serverless peer.
-    Connect {
-        /// Where it listens.
-        target: Target,
-        /// Pin.
-        tls: Arc<rustls::ClientConfig>,
-    },
-    /// Await a serverless peer.
-    Listen {
-        /// Bound already, so that the caller knows the port.
-        listener: Arc<TcpListener>,
-        /// Our certificate, perhaps a pin.
-        tls: Arc<rustls::ServerConfig>,
-        /// `tls` accepts one certificate only.
-        pinned: bool,
-    },
-}
 
 /// What the application asks of the driver.
 #[derive(Debug)]
@@ -345,18 +315,7 @@ impl Driver {
 
     fn connect(&mut self) {
         self.seed = self.seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let route = match &self.signalling {
-            Signalling::Server { domain, server, tls } => {
-                Route::Client { domain: domain.clone(), server: server.clone(), config: Arc::clone(tls) }
-            }
-            Signalling::Connect { target, tls } => {
-                Route::Serverless { target: target.clone(), config: Arc::clone(tls) }
-            }
-            Signalling::Listen { listener, tls, .. } => {
-                Route::Listen { listener: Arc::clone(listener), config: Arc::clone(tls) }
-            }
-        };
-        self.carrier = Some(carrier::open(route, self.dns(), self.seed));
+        self.carrier = Some(carrier::open(self.signalling.clone(), self.dns(), self.seed));
     }
 
     fn dns(&self) -> Dns {

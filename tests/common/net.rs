@@ -8,7 +8,9 @@
     clippy::disallowed_methods
 )]
 
-use offhook::transport::dtls::Identity;
+#[path = "seeded.rs"]
+mod seeded;
+
 use offhook::transport::leg::{Carrier, Leg, LegConfig, LegEvent};
 use offhook::transport::path::Transmit;
 use offhook::wire::candidate::{Candidate, Fingerprint};
@@ -16,40 +18,9 @@ use offhook::wire::rtp::{MediaTime, RtpHeader};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
-/// One certificate for all tests of a binary.
-pub fn identity() -> Arc<Identity> {
-    static IDENTITY: OnceLock<Arc<Identity>> = OnceLock::new();
-    Arc::clone(IDENTITY.get_or_init(|| Arc::new(Identity::generate().unwrap())))
-}
-
-/// SplitMix64: enough for loss.
-#[derive(Debug, Clone)]
-pub struct Rng(pub u64);
-
-impl Rng {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub fn chance(&mut self, probability: f64) -> bool {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64 <= probability && probability > 0.0
-    }
-
-    pub fn seed(&mut self) -> [u8; 32] {
-        let mut out = [0; 32];
-        for chunk in out.chunks_mut(8) {
-            chunk.copy_from_slice(&self.next().to_le_bytes());
-        }
-        out
-    }
-}
+pub use seeded::{Rng, identity};
 
 /// One leg and what came of it.
 pub struct Peer {
