@@ -46,6 +46,8 @@ pub struct SessionLimits {
     pub sessions: usize,
     /// Unaccepted incoming sessions of one bare JID (threat: session-initiate flood).
     pub pending_per_peer: usize,
+    /// The same for sessions that offer files: a person who drops a few files on a contact.
+    pub pending_files_per_peer: usize,
     /// Ended sids remembered, so that late stanzas get the right error in bounded memory (J166-68).
     pub ended_sids: usize,
     /// Remote candidates of one content; Chromium sends 9 to 17 (threat: candidate injection).
@@ -61,6 +63,7 @@ impl Default for SessionLimits {
         Self {
             sessions: 1024,
             pending_per_peer: 1,
+            pending_files_per_peer: 8,
             ended_sids: 1024,
             remote_candidates: 32,
             contents: 16,

@@ -311,10 +311,16 @@ impl Content {
             && !self.local_quiet.muted
     }
 
-    /// True if what it exchanges is RTP.
+    /// True if it exchanges a file.
     #[must_use]
-    pub fn is_rtp(&self) -> bool {
-        [&self.local, &self.remote].iter().any(|half| matches!(half.description, Some(Description::Rtp(_))))
+    pub fn is_file(&self) -> bool {
+        [&self.local, &self.remote].iter().any(|half| matches!(half.description, Some(Description::File(_))))
+    }
+
+    /// True if only DTLS may protect it: RTP, and whatever travels over ICE.
+    #[must_use]
+    pub fn needs_dtls(&self) -> bool {
+        [&self.local, &self.remote].iter().any(|half| needs_dtls(half.description.as_ref(), half.transport.as_ref()))
     }
 
     /// The peer's half of an accept; absent parts of it leave what was known.
@@ -450,6 +456,32 @@ impl Content {
             }
             slot @ None => *slot = Some(Box::new(ours)),
         }
+    }
+}
+
+/// True if only DTLS may protect such a content: RTP always, a file on its data channel (XEP-0343 §4.1).
+pub(crate) fn needs_dtls(description: Option<&Description>, transport: Option<&Transport>) -> bool {
+    match (description, transport) {
+        (Some(Description::Rtp(_)), _) | (Some(Description::File(_)), Some(Transport::Ice(_))) => true,
+        (
+            Some(Description::File(_)),
+            Some(Transport::RawUdp(_) | Transport::S5b(_) | Transport::Ibb(_) | Transport::Unknown { .. }) | None,
+        )
+        | (Some(Description::Unknown { .. }) | None, _) => false,
+    }
+}
+
+/// True if such a transport can carry this: datagrams carry RTP, streams carry files (J234-01).
+pub(crate) fn carries(transport: &Transport, description: &Description) -> bool {
+    match (description, transport) {
+        (Description::Rtp(_), Transport::Ice(_) | Transport::RawUdp(_)) => true,
+        // J343-01: without its SCTP port there is no data channel.
+        (Description::File(_), Transport::Ice(ice)) => ice.sctp.is_some(),
+        (Description::File(_), Transport::S5b(s5b)) => !s5b.udp,
+        (Description::File(_), Transport::Ibb(_)) => true,
+        (Description::Rtp(_), Transport::S5b(_) | Transport::Ibb(_) | Transport::Unknown { .. })
+        | (Description::File(_), Transport::RawUdp(_) | Transport::Unknown { .. })
+        | (Description::Unknown { .. }, _) => false,
     }
 }
 

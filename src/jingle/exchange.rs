@@ -3,7 +3,7 @@
 
 use crate::fault::{Answer, JingleCondition, ReasonCondition, StanzaCondition};
 use crate::jingle::content::ContentKey;
-use crate::wire::candidate::{IceTransport, Transport};
+use crate::wire::candidate::{IceTransport, S5bTransport, Transport};
 use crate::wire::description::{Description, Info};
 use crate::wire::jid::Jid;
 use crate::wire::jingle::{self as element, Group, Jingle, Reason, Senders, Sid};
@@ -105,6 +105,13 @@ pub enum SessionEvent {
         transport: IceTransport,
         /// The peer restarts ICE and awaits our new credentials by [`Session::send_transport_info`](crate::jingle::session::Session::send_transport_info) (J176-19).
         restart: bool,
+    },
+    /// What became of the streamhosts of a SOCKS5 bytestream (XEP-0260 §2.3).
+    RemoteStreamhosts {
+        /// Which content.
+        content: ContentKey,
+        /// `candidate-used`, `candidate-error`, `activated` or `proxy-error`.
+        news: S5bTransport,
     },
     /// Hold, mute, active, digit, file news: everything of session-info but ringing.
     RemoteInfo(Info),

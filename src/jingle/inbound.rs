@@ -4,8 +4,8 @@
 use crate::fault::{Incompatible, PeerFault, ReasonCondition, answer};
 use crate::jingle::actions::{Verdict, verdict};
 use crate::jingle::content::{
-    Absorbed, Content, ContentKey, Quiet, Replace, Stage, answer_groups, application, carrier, ice_of, kept, restrict,
-    tagged,
+    Absorbed, Content, ContentKey, Half, Quiet, Replace, Stage, answer_groups, application, carrier, carries, ice_of,
+    kept, restrict, tagged,
 };
 use crate::jingle::offer::{NAME_BYTES, Protection, protection};
 use crate::jingle::session::{Body, End, EndedBy, Phase, Refusal, Role, Session, SessionEvent, say};
@@ -258,7 +258,7 @@ impl Session {
                 (ReasonCondition::GeneralError, "A content of this name exists already.")
             } else if !works(application_of(&content), policy.applications) {
                 (Incompatible::Applications.reason(), "This application is not supported.")
-            } else if !works(carrier_of(&content), policy.transports) {
+            } else if !works(carrier_of(&content), policy.transports) || !fits(&content) {
                 (Incompatible::Transports.reason(), "This transport is not supported.")
             } else if protection(&content, &[], &[], policy.require_dtls) != Protection::Given {
                 (Incompatible::Security.reason(), "This content comes without a DTLS fingerprint.")
@@ -289,7 +289,7 @@ impl Session {
             content.creator = key.creator;
             if let Some(known) = live.contents.iter_mut().find(|c| c.key == *key) {
                 known.agree(content, limits.remote_candidates);
-                if require_dtls && known.is_rtp() && known.remote.fingerprints().is_empty() {
+                if require_dtls && known.needs_dtls() && known.remote.fingerprints().is_empty() {
                     refused.push(key.clone());
                 }
             }
@@ -411,13 +411,22 @@ impl Session {
         }
         self.ack(id);
         for (content, named) in keys.into_iter().zip(jingle.contents) {
-            let Some(Transport::Ice(ice)) = named.transport else { continue };
             let Some(known) = self.alive()?.contents.iter_mut().find(|c| c.key == content) else { continue };
-            match known.absorb(*ice, cap) {
-                Absorbed::Nothing => {}
-                Absorbed::News { transport, restart } => {
-                    self.emit(SessionEvent::RemoteTransport { content, transport, restart });
+            match named.transport {
+                Some(Transport::Ice(ice)) => match known.absorb(*ice, cap) {
+                    Absorbed::Nothing => {}
+                    Absorbed::News { transport, restart } => {
+                        self.emit(SessionEvent::RemoteTransport { content, transport, restart });
+                    }
+                },
+                // What is said of a stream that has been replaced meanwhile is old news (J260-03).
+                Some(Transport::S5b(news)) => {
+                    if matches!(&known.remote.transport, Some(Transport::S5b(known)) if known.sid == news.sid) {
+                        self.emit(SessionEvent::RemoteStreamhosts { content, news: *news });
+                    }
                 }
+                // Further sids of one session (J261-04) are not used here.
+                Some(Transport::Ibb(_) | Transport::RawUdp(_) | Transport::Unknown { .. }) | None => {}
             }
         }
         self.settle_fingerprints(now);
@@ -446,11 +455,12 @@ impl Session {
         let policy = self.context.policy.clone();
         for (content, mut named) in keys.into_iter().zip(jingle.contents) {
             cap_content(&mut named, self.context.limits.remote_candidates, self.context.limits.payload_types);
-            let rtp = self.content(&content).is_some_and(Content::is_rtp);
-            let open = rtp && policy.require_dtls && ice_of(&named).is_none_or(|ice| ice.fingerprints.is_empty());
-            let works = works(carrier_of(&named), policy.transports);
+            let open = ice_of(&named).is_some_and(|ice| policy.require_dtls && ice.fingerprints.is_empty());
+            let known_carrier = works(carrier_of(&named), policy.transports);
             let Some(transport) = named.transport else { continue };
             let Some(known) = self.alive()?.contents.iter_mut().find(|c| c.key == content) else { continue };
+            let carried = |half: &Half| half.description.as_ref().is_none_or(|d| carries(&transport, d));
+            let works = known_carrier && carried(&known.local) && carried(&known.remote);
             if open || !works {
                 known.replace = Replace::Idle;
                 let why = if works { Incompatible::Security } else { Incompatible::Transports };
@@ -478,7 +488,7 @@ impl Session {
             if let Replace::Ours(ours) = std::mem::take(&mut known.replace) {
                 known.exchange(*ours, kept(&transport));
             }
-            if require_dtls && known.is_rtp() && known.remote.fingerprints().is_empty() {
+            if require_dtls && known.needs_dtls() && known.remote.fingerprints().is_empty() {
                 self.refuse_security(Some(&content.name));
                 return Ok(());
             }
@@ -510,7 +520,7 @@ impl Live {
         let named = |name: &str| self.contents.iter().any(|c| c.key.name == name && has(c));
         self.contents
             .iter()
-            .filter(|c| required && c.is_rtp() && c.remote.description.is_some() && !has(c))
+            .filter(|c| required && c.needs_dtls() && c.remote.description.is_some() && !has(c))
             .filter(|c| !tagged(&self.groups, &c.key.name).is_some_and(named))
             .map(|c| c.key.name.clone())
             .collect()
@@ -554,6 +564,11 @@ pub(crate) fn application_of(content: &element::Content) -> Option<&str> {
 
 pub(crate) fn carrier_of(content: &element::Content) -> Option<&str> {
     content.transport.as_ref().map(carrier)
+}
+
+/// True if both halves of it are there and go together.
+pub(crate) fn fits(content: &element::Content) -> bool {
+    matches!((&content.transport, &content.description), (Some(how), Some(what)) if carries(how, what))
 }
 
 pub(crate) fn works(namespace: Option<&str>, known: &[&str]) -> bool {

@@ -2,8 +2,8 @@
 //! Read XEP-0166 §6.2, §6.3 and XEP-0320 §1 before touching this file.
 
 use crate::fault::{Incompatible, PeerFault};
-use crate::jingle::content::{Content, ContentKey, Stage, ice_of, restrict, tagged};
-use crate::jingle::inbound::{application_of, cap_content, carrier_of, works};
+use crate::jingle::content::{Content, ContentKey, Stage, ice_of, needs_dtls, restrict, tagged};
+use crate::jingle::inbound::{application_of, cap_content, carrier_of, fits, works};
 use crate::jingle::session::{Body, EndedBy, Parties, Role, Session, SessionContext, SessionEvent, say};
 use crate::jingle::state::{Live, State, Step};
 use crate::wire::description::Description;
@@ -58,7 +58,7 @@ impl Session {
             session.terminate_for(Incompatible::Applications, "No application of this offer is supported.");
             return Ok(session);
         }
-        contents.retain(|c| works(carrier_of(c), policy.transports));
+        contents.retain(|c| works(carrier_of(c), policy.transports) && fits(c));
         if contents.is_empty() {
             session.terminate_for(Incompatible::Transports, "No transport of this offer is supported.");
             return Ok(session);
@@ -90,7 +90,7 @@ impl Session {
 
     /// Ends the session because a content is not protected by DTLS-SRTP; the text names it (J320-05, complaint 2).
     pub(crate) fn refuse_security(&mut self, content: Option<&str>) {
-        let unprotected = |c: &&Content| c.is_rtp() && c.remote.fingerprints().is_empty();
+        let unprotected = |c: &&Content| c.needs_dtls() && c.remote.fingerprints().is_empty();
         let first = self.live().and_then(|live| live.contents.iter().find(unprotected)).map(|c| c.key.name.clone());
         let name = content.map(str::to_owned).or(first).unwrap_or_default();
         let text =
@@ -121,7 +121,7 @@ impl Session {
     }
 }
 
-/// How an RTP content is protected.
+/// How a content is protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protection {
     /// By a fingerprint, its own or that of its group; or nothing is to be protected.
@@ -138,7 +138,9 @@ pub(crate) fn protection(
     groups: &[Group],
     required: bool,
 ) -> Protection {
-    let Some(Description::Rtp(rtp)) = &content.description else { return Protection::Given };
+    if !needs_dtls(content.description.as_ref(), content.transport.as_ref()) {
+        return Protection::Given;
+    }
     let protected = |c: &element::Content| ice_of(c).is_some_and(|ice| !ice.fingerprints.is_empty());
     let by_group =
         tagged(groups, &content.name).is_some_and(|first| all.iter().any(|c| c.name == first && protected(c)));
@@ -146,7 +148,11 @@ pub(crate) fn protection(
         return Protection::Given;
     }
     // Keys that any server on the way can read are not taken, whatever the policy (threats: downgrade to SDES).
-    if rtp.encryption.as_ref().is_some_and(|sdes| required || sdes.required) {
+    let sdes = match &content.description {
+        Some(Description::Rtp(rtp)) => rtp.encryption.as_ref(),
+        Some(Description::File(_) | Description::Unknown { .. }) | None => None,
+    };
+    if sdes.is_some_and(|sdes| required || sdes.required) {
         return Protection::Missing;
     }
     if !required {

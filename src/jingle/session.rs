@@ -5,7 +5,7 @@ use crate::config::{JingleTimers, SessionLimits};
 use crate::fault::ReasonCondition;
 use crate::jingle::content::{Content, ContentKey, Quiet, Replace, Stage, answer_groups, kept};
 use crate::jingle::state::{Flight, Flown, Live, State, Step, check_answer, complete_offer};
-use crate::wire::candidate::{IceTransport, Transport};
+use crate::wire::candidate::{IceTransport, S5bTransport, Transport};
 use crate::wire::description::{Description, Info};
 use crate::wire::jid::Jid;
 use crate::wire::jingle::{self as element, Action, Creator, Disposition, Group, Jingle, Reason, Senders, Sid};
@@ -73,7 +73,12 @@ pub struct SessionPolicy {
 
 impl Default for SessionPolicy {
     fn default() -> Self {
-        Self { require_dtls: true, early_transport: false, applications: &[ns::RTP], transports: &[ns::ICE_UDP] }
+        Self {
+            require_dtls: true,
+            early_transport: false,
+            applications: &[ns::RTP, ns::FILE],
+            transports: &[ns::ICE_UDP, ns::S5B, ns::IBB_TRANSPORT],
+        }
     }
 }
 
@@ -442,6 +447,19 @@ impl Session {
         jingle.contents =
             vec![element::Content { transport: Some(Transport::Ice(Box::new(transport))), ..content.element() }];
         self.send(now, jingle, Flown::TransportInfo(content.clone()));
+        Ok(())
+    }
+
+    /// Tells what became of the streamhosts of a SOCKS5 bytestream: used, failed, activated (XEP-0260 §2.3).
+    ///
+    /// # Errors
+    /// [`Misuse::Ended`], [`Misuse::NoContent`]
+    pub fn send_streamhost_news(&mut self, now: Instant, content: &ContentKey, news: S5bTransport) -> Result<(), Misuse> {
+        self.live_mut()?.own(content)?;
+        let mut jingle = Jingle::new(Action::TransportInfo, self.parties.sid.clone());
+        jingle.contents =
+            vec![element::Content { transport: Some(Transport::S5b(Box::new(news))), ..content.element() }];
+        self.send(now, jingle, Flown::Other);
         Ok(())
     }
 

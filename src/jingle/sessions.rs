@@ -4,11 +4,12 @@
 use crate::config::InitiateRate;
 use crate::fault::{Malformed, PeerFault, answer};
 use crate::jingle::actions::{Verdict, verdict};
-use crate::jingle::content::{application, media};
+use crate::jingle::content::{Content, application, media};
 use crate::jingle::session::{
     Body, EndedBy, Misuse, Parties, Phase, Refusal, Role, Session, SessionContext, SessionEvent, SessionInput,
     SessionTransmit, Why, parse_iq_id,
 };
+use crate::wire::description::Description;
 use crate::wire::jid::{BareJid, Jid};
 use crate::wire::jingle::{self as element, Action, Group, Jingle, Sid};
 use rand_chacha::ChaCha20Rng;
@@ -331,10 +332,13 @@ impl Sessions {
             return;
         }
         let limits = self.context.limits;
-        let pending = self.pending_with(&bare).filter(|(_, s)| s.role() == Role::Responder).count();
+        let files = offers_files(&jingle);
+        let alike = |s: &Session| s.role() == Role::Responder && s.contents().any(Content::is_file) == files;
+        let pending = self.pending_with(&bare).filter(|(_, s)| alike(s)).count();
+        let most = if files { limits.pending_files_per_peer } else { limits.pending_per_peer };
         let full = self.sessions.len() >= limits.sessions && crossed.is_none();
         // J166-07.
-        if full || pending >= limits.pending_per_peer {
+        if full || pending >= most {
             self.refuse(from, id, PeerFault::NoResources);
             return;
         }
@@ -357,6 +361,10 @@ impl Sessions {
 
     /// Our open offer to this address that this one is equivalent to (J166-49), with its sid.
     fn crossed(&self, from: &Jid, theirs: &Jingle) -> Option<(SessionId, Sid)> {
+        // Two files that two people send each other at the same time are two files.
+        if offers_files(theirs) {
+            return None;
+        }
         let wanted: BTreeSet<(&str, Option<&str>)> =
             theirs.contents.iter().filter_map(|c| c.description.as_ref()).map(|d| (application(d), media(d))).collect();
         self.pending_with(&from.to_bare())
@@ -566,3 +574,7 @@ impl Flood {
         }
     }
 }
+fn offers_files(jingle: &Jingle) -> bool {
+    jingle.contents.iter().any(|c| matches!(c.description, Some(Description::File(_))))
+}
+

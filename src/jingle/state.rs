@@ -1,11 +1,10 @@
 //! Where a session stands, what it awaits, and the rules that our own offers and answers keep.
 //! Read XEP-0166 §5.1 and §7.2.8 before touching this file.
 
-use crate::jingle::content::{Content, ContentKey, Stage, ice_of, kept, restrict, tagged};
+use crate::jingle::content::{Content, ContentKey, Stage, ice_of, kept, needs_dtls, restrict, tagged};
 use crate::jingle::exchange::{End, Misuse, SessionEvent};
 use crate::jingle::session::Role;
 use crate::wire::candidate::Setup;
-use crate::wire::description::Description;
 use crate::wire::jingle::{self as element, Disposition, Group, Senders};
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -164,9 +163,9 @@ pub(crate) fn check_answer(
             return Err(Misuse::Incomplete);
         }
         let fingerprints = ice_of(content).map_or(&[][..], |ice| &ice.fingerprints);
-        let rtp = matches!(content.description, Some(Description::Rtp(_)));
+        let open = needs_dtls(content.description.as_ref(), content.transport.as_ref());
         let follows = tagged(groups, &content.name).is_some_and(|first| first != content.name);
-        if rtp && require_dtls && fingerprints.is_empty() && !follows {
+        if open && require_dtls && fingerprints.is_empty() && !follows {
             return Err(Misuse::Incomplete);
         }
         // J320-02: an answer has taken its side.

@@ -1,0 +1,944 @@
+//! How sessions of files begin and end: devices found, offers made, taken and declined, the peer's words followed.
+//! Read XEP-0234 §4, §6 and §8 before touching this file.
+
+use super::call::reason_kind;
+use super::calls::FIND_LIMIT;
+use super::event::{EndKind, Ended, Event, Party};
+use super::file_event::{FileEvent, FileId, FileOutput, OfferedFile, OutgoingFile, TransferId, WayKind};
+use super::people::Reach;
+use super::transfer::{self, File, FileStage, Purpose, Stage, Transfer, attempts, file_of, sends};
+use super::{Endpoint, Misuse, Output};
+use crate::fault::{ReasonCondition, StanzaCondition};
+use crate::file::Verdict;
+use crate::jingle::content::ContentKey;
+use crate::jingle::session::{End, EndedBy, Role, SessionEvent};
+use crate::jingle::sessions::SessionId;
+use crate::wire::description::{Description, FileDescription, FileErrorCondition, FileRange, Info};
+use crate::wire::jid::Jid;
+use crate::wire::jingle::{Content, Creator, Reason, Senders};
+use crate::wire::ns;
+use std::time::{Duration, Instant};
+
+/// Files of one session that are under way at the same time: the next one's way is found while one is carried.
+const AT_ONCE: usize = 2;
+/// Files of one call of `send_files`.
+const FILES: usize = 10_000;
+/// The receiver ends the session; where it does not, the sender does.
+const LAST_WORD: Duration = Duration::from_secs(10);
+
+/// One file of an offer that the local user wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Which.
+    pub id: FileId,
+    /// Bytes of it that are here already.
+    pub offset: u64,
+    /// Most bytes to take where the offer does not say its size.
+    pub limit: Option<u64>,
+}
+
+// What an application asks for.
+impl Endpoint {
+    /// Offers files to somebody, in this order, in one session. `ways` are tried in the order of what is fast.
+    ///
+    /// # Errors
+    /// [`Misuse::Offline`], [`Misuse::TooManyCalls`], [`Misuse::NoFile`] without a file or a way.
+    pub fn send_files(
+        &mut self,
+        now: Instant,
+        to: &Jid,
+        files: Vec<OutgoingFile>,
+        ways: &[WayKind],
+    ) -> Result<TransferId, Misuse> {
+        let files: Vec<FileDescription> = files.into_iter().map(|f| f.description).collect();
+        self.begin_transfer(now, to, files, true, ways)
+    }
+
+    /// Asks somebody for a file, named by its name or its hash (J234-02).
+    ///
+    /// # Errors
+    /// As [`Endpoint::send_files`].
+    pub fn request_file(
+        &mut self,
+        now: Instant,
+        from: &Jid,
+        file: FileDescription,
+        ways: &[WayKind],
+    ) -> Result<TransferId, Misuse> {
+        self.begin_transfer(now, from, vec![file], false, ways)
+    }
+
+    fn begin_transfer(
+        &mut self,
+        now: Instant,
+        peer: &Jid,
+        files: Vec<FileDescription>,
+        sending: bool,
+        ways: &[WayKind],
+    ) -> Result<TransferId, Misuse> {
+        if !self.online() {
+            return Err(Misuse::Offline);
+        }
+        if self.transfers.len() >= self.config.context.limits.sessions || files.len() > FILES {
+            return Err(Misuse::TooManyCalls);
+        }
+        if files.is_empty() || ways.is_empty() {
+            return Err(Misuse::NoFile);
+        }
+        let id = self.next_transfer_id();
+        let senders = if sending { Senders::Initiator } else { Senders::Responder };
+        let files = files
+            .into_iter()
+            .enumerate()
+            .map(|(file, description)| {
+                let mut file = File::new(FileId { transfer: id, file }, sending, description, FileStage::Waiting);
+                file.senders = senders;
+                file
+            })
+            .collect();
+        let transfer = Transfer {
+            id,
+            peer: peer.clone(),
+            sid: self.sessions.new_sid(),
+            by: Party::Local,
+            stage: Stage::Finding(now + FIND_LIMIT),
+            session: None,
+            ways: ways.to_vec(),
+            files,
+            accepted: None,
+            fault: None,
+        };
+        self.transfers.insert(id, transfer);
+        self.find_receivers(now);
+        self.pump(now);
+        Ok(id)
+    }
+
+    /// Takes files of an offer: the local consent. Files of the offer that are not named are declined.
+    ///
+    /// # Errors
+    /// [`Misuse::NoCall`], [`Misuse::NotRinging`] if none of them awaits an answer.
+    pub fn accept_files(&mut self, now: Instant, id: TransferId, wanted: &[Wanted]) -> Result<(), Misuse> {
+        let transfer = self.transfers.get_mut(&id).ok_or(Misuse::NoCall)?;
+        let first = transfer.stage == Stage::Alerting;
+        let purpose = if first { Purpose::Accept } else { Purpose::AddAccept };
+        let mut taken = Vec::new();
+        let mut declined = Vec::new();
+        for file in transfer.files.iter_mut().filter(|f| matches!(f.stage, FileStage::Alerting)) {
+            match wanted.iter().find(|w| w.id == file.id) {
+                Some(want) => {
+                    file.offset = want.offset;
+                    file.limit = want.limit;
+                    taken.push(file.id);
+                }
+                None => declined.push(file.id),
+            }
+        }
+        if taken.is_empty() {
+            return Err(Misuse::NotRinging);
+        }
+        if first {
+            transfer.stage = Stage::Answering;
+            transfer.accepted = Some(now);
+        }
+        for id in declined {
+            if first {
+                // J166-42: what the accept leaves out is declined.
+                self.file_over(id);
+            } else {
+                self.decline_addition(now, id, Reason::new(ReasonCondition::Decline));
+            }
+        }
+        for id in taken {
+            self.prepare(now, id, purpose);
+        }
+        self.pump(now);
+        Ok(())
+    }
+
+    /// Gives the peer the file that it asked for.
+    ///
+    /// # Errors
+    /// [`Misuse::NoCall`], [`Misuse::NotRinging`].
+    pub fn serve_file(&mut self, now: Instant, id: FileId, file: OutgoingFile) -> Result<(), Misuse> {
+        let known = self.file_mut(id).ok_or(Misuse::NoCall)?;
+        if !known.sending || !matches!(known.stage, FileStage::Alerting) {
+            return Err(Misuse::NotRinging);
+        }
+        let range = known.description.range.take();
+        known.offset = range.as_ref().map_or(0, |r| r.offset);
+        known.length = range.and_then(|r| r.length);
+        known.description = file.description;
+        self.accept_files(now, id.transfer, &[Wanted { id, offset: known_offset(self.file(id)), limit: None }])
+    }
+
+    /// Declines the files that await an answer; the session if they are all it has.
+    ///
+    /// # Errors
+    /// [`Misuse::NoCall`], [`Misuse::NotRinging`].
+    pub fn reject_files(&mut self, now: Instant, id: TransferId, reason: Reason) -> Result<(), Misuse> {
+        let transfer = self.transfers.get(&id).ok_or(Misuse::NoCall)?;
+        let asked: Vec<FileId> =
+            transfer.files.iter().filter(|f| matches!(f.stage, FileStage::Alerting)).map(|f| f.id).collect();
+        if asked.is_empty() {
+            return Err(Misuse::NotRinging);
+        }
+        if transfer.stage == Stage::Alerting {
+            self.end_transfer(now, id, Some(reason));
+        } else {
+            for id in asked {
+                self.decline_addition(now, id, reason.clone());
+            }
+        }
+        self.pump(now);
+        Ok(())
+    }
+
+    /// The reason that tells nobody whether a file is missing or forbidden (J234-16).
+    #[must_use]
+    pub fn file_not_available() -> Reason {
+        Reason {
+            detail: Some(FileErrorCondition::FileNotAvailable.detail()),
+            ..Reason::new(ReasonCondition::FailedApplication)
+        }
+    }
+
+    /// Ends a transfer in whatever state it is; parts of received files are kept.
+    ///
+    /// # Errors
+    /// [`Misuse::NoCall`].
+    pub fn cancel_transfer(&mut self, now: Instant, id: TransferId) -> Result<(), Misuse> {
+        self.transfers.get(&id).ok_or(Misuse::NoCall)?;
+        // J234-10
+        self.end_transfer(now, id, Some(Reason::new(ReasonCondition::Cancel)));
+        self.pump(now);
+        Ok(())
+    }
+
+    /// Ends one file of a transfer; the transfer too if it was the last (J234-11).
+    ///
+    /// # Errors
+    /// [`Misuse::NoCall`].
+    pub fn cancel_file(&mut self, now: Instant, id: FileId) -> Result<(), Misuse> {
+        let known = self.file(id).ok_or(Misuse::NoCall)?;
+        if !known.is_over() {
+            let text = "cancelled".to_owned();
+            self.fail_file(now, id, EndKind::Cancelled, Reason::new(ReasonCondition::Cancel), text);
+        }
+        self.pump(now);
+        Ok(())
+    }
+
+    /// Transfers that are not over.
+    pub fn transfers(&self) -> impl Iterator<Item = TransferId> + '_ {
+        self.transfers.keys().copied()
+    }
+}
+
+fn known_offset(file: Option<&File>) -> u64 {
+    file.map_or(0, |f| f.offset)
+}
+
+// Beginning and end.
+impl Endpoint {
+    pub(super) fn file(&self, id: FileId) -> Option<&File> {
+        self.transfers.get(&id.transfer)?.files.get(id.file)
+    }
+
+    pub(super) fn file_mut(&mut self, id: FileId) -> Option<&mut File> {
+        self.transfers.get_mut(&id.transfer)?.files.get_mut(id.file)
+    }
+
+    pub(super) fn tell(&mut self, event: FileEvent) {
+        self.emit(Event::File(event));
+    }
+
+    pub(super) fn order(&mut self, output: FileOutput) {
+        self.outputs.push_back(Output::File(output));
+    }
+
+    fn next_transfer_id(&mut self) -> TransferId {
+        self.last_transfer += 1;
+        TransferId(self.last_transfer)
+    }
+
+    /// Goes on with transfers whose device is known now, or whose time to find one is over.
+    pub(super) fn find_receivers(&mut self, now: Instant) {
+        let finding: Vec<(TransferId, Instant, Jid)> = self
+            .transfers
+            .values()
+            .filter_map(|t| match t.stage {
+                Stage::Finding(until) => Some((t.id, until, t.peer.clone())),
+                Stage::Opening | Stage::Offered | Stage::Alerting | Stage::Answering | Stage::Active => None,
+            })
+            .collect();
+        for (id, until, to) in finding {
+            let over = until <= now;
+            let serverless = self.link.peer().filter(|_| self.link.serverless());
+            let reach = match serverless {
+                Some(peer) => Reach::Device(peer),
+                None => self.people.receiver(&to),
+            };
+            match reach {
+                // Relays and proxies are learned in the same round trips as the roster.
+                Reach::Device(_) if self.people.services_pending && !over => {}
+                Reach::Device(device) => self.device_found(now, id, device),
+                // A full address that shows no presence may still be right.
+                Reach::Everybody | Reach::Unknown if over && to.is_full() => self.device_found(now, id, to),
+                Reach::Everybody | Reach::Unknown if over => {
+                    let text = "the other side is not online".to_owned();
+                    self.fail_transfer(now, id, EndKind::Unavailable, ReasonCondition::Gone, text);
+                }
+                Reach::Everybody | Reach::Unknown => {}
+                Reach::Nobody => {
+                    let text = "no device there takes files".to_owned();
+                    self.fail_transfer(now, id, EndKind::Unavailable, ReasonCondition::UnsupportedApplications, text);
+                }
+            }
+        }
+    }
+
+    fn device_found(&mut self, now: Instant, id: TransferId, device: Jid) {
+        let known: Vec<WayKind> = WayKind::ALL.into_iter().filter(|way| self.people.knows_way(&device, *way)).collect();
+        let Some(transfer) = self.transfers.get_mut(&id) else { return };
+        let ways: Vec<WayKind> = known.into_iter().filter(|way| transfer.ways.contains(way)).collect();
+        if ways.is_empty() {
+            let text = "no way to carry a file is known to both sides".to_owned();
+            return self.fail_transfer(now, id, EndKind::Unavailable, ReasonCondition::UnsupportedTransports, text);
+        }
+        transfer.peer = device;
+        transfer.stage = Stage::Opening;
+        for file in &mut transfer.files {
+            file.attempts = attempts(&ways);
+        }
+        let first = transfer.files.iter().find(|f| matches!(f.stage, FileStage::Waiting)).map(|f| f.id);
+        if let Some(first) = first {
+            self.prepare(now, first, Purpose::Initiate);
+        }
+    }
+
+    /// The description as it goes out, with the range that is wanted.
+    fn describe(file: &File) -> Description {
+        let mut description = file.description.clone();
+        description.range = (!file.sending && file.offset > 0).then(|| FileRange {
+            offset: file.offset,
+            length: None,
+            hashes: Vec::new(),
+        });
+        Description::File(Box::new(description))
+    }
+
+    /// A way is prepared: the stanza that it is for goes out.
+    pub(super) fn way_prepared(&mut self, now: Instant, id: FileId) {
+        let Some(file) = self.file(id) else { return };
+        let FileStage::Preparing(purpose) = file.stage else { return };
+        match purpose {
+            Purpose::Initiate => self.send_first_offer(now, id),
+            Purpose::Accept => {
+                if let Some(file) = self.file_mut(id) {
+                    file.stage = FileStage::Prepared;
+                }
+                self.send_accept(now, id.transfer);
+            }
+            Purpose::Add => {
+                let Some(content) = self.new_content(id) else { return };
+                self.offered(id, Some(ContentKey::of(&content)), None);
+                if self.act(id, |s| s.content_add(now, vec![content])).is_err() {
+                    self.file_over(id);
+                }
+                self.trickle(now, id);
+            }
+            Purpose::AddAccept => {
+                let Some(content) = self.answer_content(id) else { return };
+                // An ended session reports itself.
+                if self.act(id, |s| s.content_accept(now, vec![content])).is_ok() {
+                    self.begin_job(id);
+                    self.engage_theirs(now, id);
+                }
+            }
+            Purpose::Replace => self.send_replace(now, id),
+            Purpose::ReplaceAccept => self.send_replace_accept(now, id),
+        }
+    }
+
+    pub(super) fn offered(&mut self, id: FileId, content: Option<ContentKey>, until: Option<Instant>) {
+        if let Some(file) = self.file_mut(id) {
+            file.content = content.or(file.content.take());
+            file.stage = FileStage::Offered(until);
+        }
+    }
+
+    /// A content of ours for the session-initiate or a content-add.
+    fn new_content(&self, id: FileId) -> Option<Content> {
+        let transfer = self.transfers.get(&id.transfer)?;
+        let file = transfer.files.get(id.file)?;
+        Some(Content {
+            creator: match transfer.role() {
+                Role::Initiator => Creator::Initiator,
+                Role::Responder => Creator::Responder,
+            },
+            name: format!("file-{}", id.file),
+            senders: Some(file.senders),
+            disposition: crate::wire::jingle::Disposition::Session,
+            description: Some(Self::describe(file)),
+            transport: Some(self.our_transport(file)?),
+            security: None,
+        })
+    }
+
+    /// Our half of a content of theirs.
+    fn answer_content(&self, id: FileId) -> Option<Content> {
+        let file = self.file(id)?;
+        let key = file.content.as_ref()?;
+        Some(Content {
+            senders: Some(file.senders),
+            description: Some(Self::describe(file)),
+            transport: Some(self.our_transport(file)?),
+            ..key.element()
+        })
+    }
+
+    fn send_first_offer(&mut self, now: Instant, id: FileId) {
+        let Some(content) = self.new_content(id) else { return };
+        let Some((peer, sid)) = self.transfers.get(&id.transfer).map(|t| (t.peer.clone(), t.sid.clone())) else {
+            return;
+        };
+        self.offered(id, Some(ContentKey::of(&content)), None);
+        match self.sessions.initiate(now, peer, Some(sid), vec![content], Vec::new()) {
+            Ok(session) => {
+                if let Some(transfer) = self.transfers.get_mut(&id.transfer) {
+                    transfer.session = Some(session);
+                    transfer.stage = Stage::Offered;
+                }
+                self.file_sessions.insert(session, id.transfer);
+                self.trickle(now, id);
+            }
+            Err(why) => {
+                let (kind, reason) = (EndKind::Limit, ReasonCondition::GeneralError);
+                self.fail_transfer(now, id.transfer, kind, reason, why.to_string());
+            }
+        }
+    }
+
+    /// session-accept, once the ways of all accepted files are prepared.
+    fn send_accept(&mut self, now: Instant, id: TransferId) {
+        let Some(transfer) = self.transfers.get(&id) else { return };
+        if transfer.files.iter().any(|f| matches!(f.stage, FileStage::Preparing(_))) {
+            return;
+        }
+        let ready: Vec<FileId> =
+            transfer.files.iter().filter(|f| matches!(f.stage, FileStage::Prepared)).map(|f| f.id).collect();
+        let contents: Vec<Content> = ready.iter().filter_map(|id| self.answer_content(*id)).collect();
+        let Some(session) = self.transfers.get(&id).and_then(|t| t.session) else { return };
+        match self.sessions.act(session, |s| s.accept(now, contents, Vec::new())).and_then(|r| r) {
+            Ok(()) => {
+                if let Some(transfer) = self.transfers.get_mut(&id) {
+                    transfer.stage = Stage::Active;
+                }
+                for id in ready {
+                    self.begin_job(id);
+                    self.engage_theirs(now, id);
+                }
+            }
+            Err(why) => {
+                self.fail_transfer(now, id, EndKind::Failed, ReasonCondition::GeneralError, why.to_string());
+            }
+        }
+    }
+
+    /// Runs a verb on the session of a file.
+    pub(super) fn act<R>(
+        &mut self,
+        id: FileId,
+        verb: impl FnOnce(&mut crate::jingle::session::Session) -> Result<R, crate::jingle::session::Misuse>,
+    ) -> Result<R, crate::jingle::session::Misuse> {
+        let session = self.transfers.get(&id.transfer).and_then(|t| t.session);
+        let session = session.ok_or(crate::jingle::session::Misuse::NoSession)?;
+        self.sessions.act(session, verb).and_then(|r| r)
+    }
+
+    fn decline_addition(&mut self, now: Instant, id: FileId, reason: Reason) {
+        if let Some(key) = self.file(id).and_then(|f| f.content.clone()) {
+            // An ended session reports itself.
+            let _ = self.act(id, |s| s.content_reject(now, &key, reason));
+        }
+        self.file_over(id);
+    }
+
+    /// Adds the next waiting files of ours to the session, so many that there is always one under way.
+    pub(super) fn add_next(&mut self, now: Instant, id: TransferId) {
+        loop {
+            let Some(transfer) = self.transfers.get(&id).filter(|t| t.stage == Stage::Active) else { return };
+            let preparing = transfer.files.iter().any(|f| matches!(f.stage, FileStage::Preparing(Purpose::Add)));
+            if preparing || transfer.live() >= AT_ONCE {
+                return;
+            }
+            let Some(next) = transfer.files.iter().find(|f| matches!(f.stage, FileStage::Waiting)).map(|f| f.id) else {
+                return;
+            };
+            self.prepare(now, next, Purpose::Add);
+        }
+    }
+
+    /// A file of ours or theirs that will not arrive: the peer hears why, the application too.
+    pub(super) fn fail_file(&mut self, now: Instant, id: FileId, kind: EndKind, reason: Reason, text: String) {
+        let Some(transfer) = self.transfers.get_mut(&id.transfer) else { return };
+        let others = transfer.files.iter().any(|f| f.id != id && !f.is_over());
+        if !others {
+            transfer.fault.get_or_insert((kind, text.clone()));
+        }
+        let key = transfer.files.get(id.file).and_then(|f| f.content.clone());
+        let wire = Reason { text: Some(text.clone()), ..reason };
+        self.close_way(now, id);
+        self.file_over(id);
+        self.tell(FileEvent::Failed { id, kind, text });
+        if !others {
+            return self.end_transfer(now, id.transfer, Some(wire));
+        }
+        if let Some(key) = key {
+            // J234-10; an ended session reports itself.
+            let _ = self.act(id, |s| s.content_remove(now, &key, Some(wire)));
+        }
+        self.add_next(now, id.transfer);
+    }
+
+    /// The shell closes what it has of this file; its part is kept unless it was judged.
+    pub(super) fn file_over(&mut self, id: FileId) {
+        let Some(file) = self.file_mut(id) else { return };
+        file.stage = FileStage::Over;
+        file.way = None;
+        if std::mem::take(&mut file.open) && !file.sending {
+            self.order(FileOutput::Judge { id, verdict: Verdict::Pause });
+        }
+        self.order(FileOutput::CloseStreams(id));
+    }
+
+    pub(super) fn fail_transfer(
+        &mut self,
+        now: Instant,
+        id: TransferId,
+        kind: EndKind,
+        reason: ReasonCondition,
+        text: String,
+    ) {
+        let Some(transfer) = self.transfers.get_mut(&id) else { return };
+        let wire = Reason { text: Some(text.clone()), ..Reason::new(reason) };
+        transfer.fault.get_or_insert((kind, text));
+        self.end_transfer(now, id, Some(wire));
+    }
+
+    /// Ends the session, or the wish for one.
+    pub(super) fn end_transfer(&mut self, now: Instant, id: TransferId, reason: Option<Reason>) {
+        let Some(transfer) = self.transfers.get(&id) else { return };
+        let condition = reason.as_ref().map_or(ReasonCondition::Success, |r| r.condition);
+        let end = End { reason: condition, by: EndedBy::Local, text: None, alternative: None, redirect: None };
+        let Some(session) = transfer.session else { return self.forget_transfer(now, id, &end) };
+        let ended = self.sessions.act(session, |s| match (&reason, s.consented()) {
+            (Some(reason), false) => s.reject(now, reason.clone()).or_else(|_| s.hang_up(now, Some(reason.clone()))),
+            (reason, _) => s.hang_up(now, reason.clone()),
+        });
+        if !matches!(ended, Ok(Ok(()))) {
+            self.forget_transfer(now, id, &end);
+        }
+    }
+
+    fn forget_transfer(&mut self, now: Instant, id: TransferId, end: &End) {
+        let ids: Vec<FileId> = self.transfers.get(&id).map_or(Vec::new(), |t| t.files.iter().map(|f| f.id).collect());
+        for file in &ids {
+            self.settle_at_end(now, *file, end);
+            self.close_way(now, *file);
+        }
+        let Some(transfer) = self.transfers.remove(&id) else { return };
+        if let Some(session) = transfer.session {
+            self.file_sessions.remove(&session);
+        }
+        self.order(FileOutput::Close(id));
+        let success = end.reason == ReasonCondition::Success && transfer.all_over();
+        let (kind, text) = match (&transfer.fault, success) {
+            (Some((kind, text)), _) => (*kind, Some(text.clone())),
+            (None, true) => (EndKind::Completed, end.text.clone()),
+            (None, false) => (ended_kind(&transfer, end), end.text.clone()),
+        };
+        let by = match end.by {
+            EndedBy::Local | EndedBy::Timeout => Party::Local,
+            EndedBy::Remote | EndedBy::Refused(_) | EndedBy::TieBreak => Party::Remote,
+        };
+        let duration = transfer.accepted.map(|at| now.saturating_duration_since(at)).unwrap_or_default();
+        tracing::info!(transfer = id.0, sid = %transfer.sid, reason = %end.reason, "transfer ended");
+        let how = Box::new(Ended { kind, reason: Some(end.reason), by, duration, text });
+        self.tell(FileEvent::Ended { transfer: id, how });
+    }
+
+    /// The peer ends a transfer with success when it has everything: our own news of that may still be on its way.
+    fn settle_at_end(&mut self, now: Instant, id: FileId, end: &End) {
+        let success = end.reason == ReasonCondition::Success && end.by == EndedBy::Remote;
+        let Some(file) = self.file_mut(id) else { return };
+        match &mut file.stage {
+            FileStage::Sent { size, hash, .. } if success => {
+                let (size, hash) = (*size, hash.take());
+                self.sent(now, id, size, hash, false);
+            }
+            FileStage::Carrying if success && file.sending => {
+                let size = file.description.size.unwrap_or(0);
+                self.sent(now, id, size, None, false);
+            }
+            FileStage::Waiting
+            | FileStage::Alerting
+            | FileStage::Preparing(_)
+            | FileStage::Prepared
+            | FileStage::Offered(_)
+            | FileStage::Connecting(_)
+            | FileStage::Carrying
+            | FileStage::Checking { .. }
+            | FileStage::Keeping { .. }
+            | FileStage::Sent { .. }
+            | FileStage::Over => {}
+        }
+    }
+
+    /// A transfer whose files are all over is over: the receiver says so at once, the sender if it does not (J234-12).
+    pub(super) fn end_if_done(&mut self, now: Instant, id: TransferId) {
+        let Some(transfer) = self.transfers.get(&id) else { return };
+        if transfer.all_over() && transfer.session.is_some() {
+            self.end_transfer(now, id, None);
+        }
+    }
+}
+
+// What the peer says.
+impl Endpoint {
+    /// True if the event belongs to a session of files.
+    pub(super) fn handle_file_session(&mut self, now: Instant, session: SessionId, event: SessionEvent) {
+        let Some(id) = self.file_sessions.get(&session).copied() else { return };
+        match event {
+            SessionEvent::Accepted { contents, .. } => {
+                if let Some(transfer) = self.transfers.get_mut(&id) {
+                    transfer.stage = Stage::Active;
+                    transfer.accepted = Some(now);
+                }
+                let key = contents.iter().map(ContentKey::of).collect::<Vec<_>>();
+                for content in contents {
+                    self.content_taken(now, id, content);
+                }
+                self.decline_missing(now, id, &key);
+                self.add_next(now, id);
+            }
+            SessionEvent::ContentAccepted { contents } => {
+                for content in contents {
+                    self.content_taken(now, id, content);
+                }
+                self.add_next(now, id);
+            }
+            SessionEvent::ContentRejected { content, reason } => {
+                let Some(file) = self.transfers.get(&id).and_then(|t| t.file_of(&content)) else { return };
+                self.close_way(now, file);
+                self.file_over(file);
+                // A peer that knows no content-add gets the rest in further sessions, which the application begins.
+                tracing::debug!(?reason, "a further file was not taken");
+                self.tell(FileEvent::Declined { id: file });
+                self.add_next(now, id);
+                self.end_if_done(now, id);
+            }
+            SessionEvent::ContentAdded { contents } => self.further_files(now, id, contents),
+            SessionEvent::ContentRemoved { content, reason } => {
+                let Some(file) = self.transfers.get(&id).and_then(|t| t.file_of(&content)) else { return };
+                self.removed(now, file, reason.as_ref());
+            }
+            SessionEvent::RemoteTransport { content, transport, .. } => {
+                let Some(file) = self.transfers.get(&id).and_then(|t| t.file_of(&content)) else { return };
+                self.remote_ice(now, file, &transport);
+            }
+            SessionEvent::RemoteStreamhosts { content, news } => {
+                let Some(file) = self.transfers.get(&id).and_then(|t| t.file_of(&content)) else { return };
+                self.remote_streamhosts(now, file, &news);
+            }
+            SessionEvent::TransportReplaceAsked { content, transport } => {
+                match self.transfers.get(&id).and_then(|t| t.file_of(&content)) {
+                    Some(file) => self.replace_asked(now, file, transport),
+                    None => drop(self.sessions.act(session, |s| s.transport_reject(now, &content))),
+                }
+            }
+            SessionEvent::TransportReplaced { content, transport } => {
+                let Some(file) = self.transfers.get(&id).and_then(|t| t.file_of(&content)) else { return };
+                self.engage(now, file, transport);
+            }
+            SessionEvent::TransportReplaceRefused { content } => {
+                let Some(file) = self.transfers.get(&id).and_then(|t| t.file_of(&content)) else { return };
+                self.fall_back(now, file);
+            }
+            SessionEvent::RemoteInfo(Info::Received(creator, name)) => self.received(now, id, creator, &name),
+            SessionEvent::RemoteInfo(Info::Checksum(creator, name, file)) => {
+                self.checksum(now, id, creator, &name, &file);
+            }
+            SessionEvent::Ended(end) => self.transfer_ended(now, id, &end),
+            SessionEvent::Incoming { .. }
+            | SessionEvent::Delivered
+            | SessionEvent::Ringing
+            | SessionEvent::InfoUnsupported
+            | SessionEvent::RemoteInfo(_)
+            | SessionEvent::ContentModified { .. }
+            | SessionEvent::DescriptionChanged { .. } => {}
+        }
+    }
+
+    /// A peer whose device knows none of our ways, or no further contents, may be served another way.
+    fn transfer_ended(&mut self, now: Instant, id: TransferId, end: &End) {
+        self.forget_transfer(now, id, end);
+    }
+
+    /// Files of the session-initiate that the session-accept leaves out are declined.
+    fn decline_missing(&mut self, now: Instant, id: TransferId, kept: &[ContentKey]) {
+        let Some(transfer) = self.transfers.get(&id) else { return };
+        let missing: Vec<FileId> = transfer
+            .files
+            .iter()
+            .filter(|f| matches!(f.stage, FileStage::Offered(_)))
+            .filter(|f| f.content.as_ref().is_some_and(|key| !kept.contains(key)))
+            .map(|f| f.id)
+            .collect();
+        for file in missing {
+            self.close_way(now, file);
+            self.file_over(file);
+            self.tell(FileEvent::Declined { id: file });
+        }
+    }
+
+    /// The peer took a content of ours.
+    fn content_taken(&mut self, now: Instant, id: TransferId, content: Content) {
+        let key = ContentKey::of(&content);
+        let Some(file_id) = self.transfers.get(&id).and_then(|t| t.file_of(&key)) else { return };
+        let Some(file) = self.file_mut(file_id) else { return };
+        if let Some(theirs) = file_of(&content) {
+            if file.sending {
+                // J234-08: the range that the receiver asks for is honoured.
+                let range = theirs.range.clone().unwrap_or_default();
+                file.offset = range.offset;
+                file.length = range.length;
+            } else {
+                // A request is answered with what the file is.
+                complete(&mut file.description, theirs);
+            }
+        }
+        let (offset, size) = (file.offset, file.description.size);
+        if file.sending && size.is_some_and(|size| offset > size) {
+            let reason = Self::file_not_available();
+            let text = "the other side asks for bytes beyond the end of the file".to_owned();
+            return self.fail_file(now, file_id, EndKind::File, reason, text);
+        }
+        self.tell(FileEvent::Accepted { id: file_id, offset });
+        self.begin_job(file_id);
+        if let Some(transport) = content.transport {
+            self.engage(now, file_id, transport);
+        }
+    }
+
+    /// A session-initiate whose first content is a file.
+    pub(super) fn handle_file_offer(&mut self, now: Instant, session: SessionId, contents: &[Content]) {
+        let Some((peer, sid)) = self.sessions.session(session).map(|s| (s.peer().clone(), s.sid().clone())) else {
+            return;
+        };
+        if contents.iter().any(|c| offered_by(c, Role::Responder).is_none()) {
+            // J234-03, or an offer that mixes files with sound.
+            let both = contents.iter().all(|c| file_of(c).is_some());
+            let reason = if both {
+                ReasonCondition::IncompatibleParameters
+            } else {
+                ReasonCondition::UnsupportedApplications
+            };
+            let _ = self.sessions.act(session, |s| s.reject(now, Reason::new(reason)));
+            return;
+        }
+        let id = self.next_transfer_id();
+        let transfer = Transfer {
+            id,
+            peer: peer.clone(),
+            sid: sid.clone(),
+            by: Party::Remote,
+            stage: Stage::Alerting,
+            session: Some(session),
+            ways: WayKind::ALL.to_vec(),
+            files: Vec::new(),
+            accepted: None,
+            fault: None,
+        };
+        self.transfers.insert(id, transfer);
+        self.file_sessions.insert(session, id);
+        let files = self.note_files(id, contents);
+        let _ = self.sessions.act(session, |s| s.ring(now));
+        let mut files = files.into_iter();
+        let requested = self.transfers.get(&id).is_some_and(|t| t.files.first().is_some_and(|f| f.sending));
+        if requested {
+            if let Some(file) = files.next() {
+                self.tell(FileEvent::Requested { transfer: id, sid, from: peer, file });
+            }
+            return;
+        }
+        self.tell(FileEvent::Offered { transfer: id, sid, from: peer, files: files.collect(), further: false });
+    }
+
+    fn note_files(&mut self, id: TransferId, contents: &[Content]) -> Vec<OfferedFile> {
+        let Some(transfer) = self.transfers.get_mut(&id) else { return Vec::new() };
+        let role = transfer.role();
+        let mut noted = Vec::new();
+        for content in contents {
+            let (Some(sending), Some(description)) = (offered_by(content, role), file_of(content)) else { continue };
+            let file_id = FileId { transfer: id, file: transfer.files.len() };
+            let mut file = File::new(file_id, sending, description.clone(), FileStage::Alerting);
+            file.content = Some(ContentKey::of(content));
+            file.theirs.clone_from(&content.transport);
+            file.senders = content.senders.unwrap_or(Senders::Both);
+            transfer.files.push(file);
+            noted.push(OfferedFile { id: file_id, description: description.clone() });
+        }
+        noted
+    }
+
+    /// J234-09: more files; each is taken or declined singly.
+    fn further_files(&mut self, now: Instant, id: TransferId, contents: Vec<Content>) {
+        let Some(transfer) = self.transfers.get(&id) else { return };
+        let (peer, sid, role) = (transfer.peer.clone(), transfer.sid.clone(), transfer.role());
+        let session = transfer.session;
+        let room = transfer.files.len() < FILES;
+        let (fine, odd): (Vec<Content>, Vec<Content>) =
+            contents.into_iter().partition(|c| room && offered_by(c, role) == Some(false));
+        for content in odd {
+            let key = ContentKey::of(&content);
+            // J234-03; a request inside of a session of offers is not served.
+            let reason = Reason::new(ReasonCondition::IncompatibleParameters);
+            if let Some(session) = session {
+                let _ = self.sessions.act(session, |s| s.content_reject(now, &key, reason));
+            }
+        }
+        let files = self.note_files(id, &fine);
+        if !files.is_empty() {
+            self.tell(FileEvent::Offered { transfer: id, sid, from: peer, files, further: true });
+        }
+    }
+
+    /// J234-10: the peer took one file out.
+    fn removed(&mut self, now: Instant, id: FileId, reason: Option<&Reason>) {
+        let condition = reason.map_or(ReasonCondition::Cancel, |r| r.condition);
+        let Some(file) = self.file_mut(id) else { return };
+        if file.is_over() {
+            return;
+        }
+        if condition == ReasonCondition::Success {
+            match &mut file.stage {
+                FileStage::Sent { size, hash, .. } => {
+                    let (size, hash) = (*size, hash.take());
+                    return self.sent(now, id, size, hash, false);
+                }
+                FileStage::Waiting
+                | FileStage::Alerting
+                | FileStage::Preparing(_)
+                | FileStage::Prepared
+                | FileStage::Offered(_)
+                | FileStage::Connecting(_)
+                | FileStage::Carrying
+                | FileStage::Checking { .. }
+                | FileStage::Keeping { .. }
+                | FileStage::Over => {}
+            }
+        }
+        self.close_way(now, id);
+        self.file_over(id);
+        let text = reason.and_then(|r| r.text.clone()).unwrap_or_else(|| "cancelled by the other side".to_owned());
+        self.tell(FileEvent::Failed { id, kind: reason_kind(condition), text });
+        self.add_next(now, id.transfer);
+    }
+
+    /// The file that a session-info is about: by creator and name, or by the name alone if only one has it.
+    pub(super) fn named_file(&self, id: TransferId, creator: Creator, name: &str) -> Option<FileId> {
+        let transfer = self.transfers.get(&id)?;
+        let exact = ContentKey { creator, name: name.to_owned() };
+        transfer.file_of(&exact).or_else(|| {
+            let mut same = transfer.files.iter().filter(|f| f.content.as_ref().is_some_and(|k| k.name == name));
+            let first = same.next()?;
+            same.next().is_none().then_some(first.id)
+        })
+    }
+
+    /// Transfers that can no longer be negotiated end; bytes that flow go on.
+    pub(super) fn drop_unconnected_transfers(&mut self, now: Instant, text: &str) {
+        let lost: Vec<TransferId> = self
+            .transfers
+            .values()
+            .filter(|t| !t.files.iter().any(|f| matches!(f.stage, FileStage::Carrying) && in_band(f).is_none()))
+            .map(|t| t.id)
+            .collect();
+        for id in lost {
+            if let Some(transfer) = self.transfers.get_mut(&id) {
+                transfer.fault.get_or_insert((EndKind::SignallingLost, text.to_owned()));
+            }
+            let reason = ReasonCondition::ConnectivityError;
+            let end = End { reason, by: EndedBy::Local, text: None, alternative: None, redirect: None };
+            self.forget_transfer(now, id, &end);
+        }
+    }
+
+    /// The last word is the receiver's; one that stays silent after it confirmed everything is not waited for.
+    pub(super) fn sender_may_end(&mut self, now: Instant, id: TransferId) {
+        if let Some(transfer) = self.transfers.get_mut(&id)
+            && transfer.all_over()
+            && transfer.session.is_some()
+        {
+            self.last_words.insert(id, now + LAST_WORD);
+        }
+    }
+}
+
+/// The in-band stream of a file, whose bytes need the signalling.
+fn in_band(file: &File) -> Option<()> {
+    matches!(file.way, Some(transfer::Carriage::Ibb { .. })).then_some(())
+}
+
+/// Whether the side in `role` sends the file of a content; `None` if it is no file or names no sender (J234-02, J234-03).
+fn offered_by(content: &Content, role: Role) -> Option<bool> {
+    file_of(content)?;
+    sends(content.senders.unwrap_or(Senders::Both), role)
+}
+
+/// What an answer says of a file over what was known.
+fn complete(known: &mut FileDescription, news: &FileDescription) {
+    known.size = known.size.or(news.size);
+    if news.name.is_some() {
+        known.name.clone_from(&news.name);
+    }
+    if !news.hashes.is_empty() {
+        known.hashes.clone_from(&news.hashes);
+    }
+    known.hash_used = known.hash_used.or(news.hash_used);
+    if known.date.is_none() {
+        known.date.clone_from(&news.date);
+    }
+}
+
+fn ended_kind(transfer: &Transfer, end: &End) -> EndKind {
+    match end.by {
+        EndedBy::Refused(condition) => match condition {
+            Some(
+                StanzaCondition::ResourceConstraint
+                | StanzaCondition::PolicyViolation
+                | StanzaCondition::NotAllowed
+                | StanzaCondition::Forbidden,
+            ) => EndKind::Limit,
+            Some(StanzaCondition::BadRequest | StanzaCondition::InternalServerError) => EndKind::Failed,
+            Some(_) | None => EndKind::Unavailable,
+        },
+        EndedBy::TieBreak => EndKind::Cancelled,
+        EndedBy::Timeout if transfer.stage == Stage::Active => EndKind::SignallingLost,
+        EndedBy::Timeout => EndKind::NoAnswer,
+        // A success that leaves files undone is none.
+        EndedBy::Local | EndedBy::Remote if end.reason == ReasonCondition::Success => EndKind::Failed,
+        EndedBy::Local | EndedBy::Remote => reason_kind(end.reason),
+    }
+}
+
+/// Namespaces of what a device must know for a way.
+pub(super) const fn features(way: WayKind) -> &'static [&'static str] {
+    match way {
+        WayKind::S5b => &[ns::S5B],
+        WayKind::DataChannel => &[ns::ICE_UDP, ns::SCTP_MAP],
+        WayKind::Ibb => &[ns::IBB_TRANSPORT],
+    }
+}
