@@ -3,14 +3,19 @@
 
 mod call;
 mod calls;
+mod carrying;
 pub mod event;
+pub mod file_event;
 mod link;
 mod media;
 mod offer;
 mod people;
 mod signalling;
 mod summary;
+mod transfer;
+pub mod transfers;
 mod verbs;
+mod ways;
 
 use crate::jingle::invite::{Invites, InvitesConfig};
 use crate::jingle::session::SessionContext;
@@ -22,10 +27,12 @@ use crate::transport::dtls::Identity;
 use crate::transport::gather::IceServer;
 use crate::wire::jid::Jid;
 use call::Call;
-use event::{CallId, CallStats, Event, Input, Output};
+use event::{CallId, CallStats, Event, Input, LegId, Output};
+use file_event::TransferId;
 pub use link::Account;
 use link::Link;
 use people::People;
+use transfer::Transfer;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -122,6 +129,9 @@ pub enum Misuse {
     /// The cap on calls is reached.
     #[error("no more calls fit")]
     TooManyCalls,
+    /// No file, or no way to carry one.
+    #[error("nothing to send, or no way to send it")]
+    NoFile,
     /// Not a digit, or no way to send one.
     #[error("{0}")]
     Digit(String),
@@ -138,14 +148,19 @@ pub struct Endpoint {
     invites: Invites,
     calls: BTreeMap<CallId, Call>,
     by_session: BTreeMap<SessionId, CallId>,
-    /// Bound addresses and the call they belong to.
-    routes: BTreeMap<SocketAddr, CallId>,
+    transfers: BTreeMap<TransferId, Transfer>,
+    file_sessions: BTreeMap<SessionId, TransferId>,
+    /// Transfers whose files are all over and whose receiver has the last word until then.
+    last_words: BTreeMap<TransferId, Instant>,
+    /// Bound addresses and the leg they belong to.
+    routes: BTreeMap<SocketAddr, LegId>,
     outputs: VecDeque<Output>,
     /// Addresses of names that calls wait for, and the answers so far.
     names: BTreeMap<String, Vec<IpAddr>>,
     asked: BTreeSet<String>,
     rng: ChaCha20Rng,
     last_call: u64,
+    last_transfer: u64,
     /// RTCP CNAME of this process, RFC 7022.
     cname: String,
     /// Wall-clock time at one instant.
@@ -204,12 +219,16 @@ impl Endpoint {
             invites,
             calls: BTreeMap::new(),
             by_session: BTreeMap::new(),
+            transfers: BTreeMap::new(),
+            file_sessions: BTreeMap::new(),
+            last_words: BTreeMap::new(),
             routes: BTreeMap::new(),
             outputs: VecDeque::new(),
             names: BTreeMap::new(),
             asked: BTreeSet::new(),
             rng,
             last_call: 0,
+            last_transfer: 0,
             cname,
             clock: (now, wall),
             datagram: Vec::with_capacity(1500),
@@ -226,7 +245,9 @@ impl Endpoint {
     pub fn handle_input(&mut self, now: Instant, input: Input<'_>) {
         match input {
             Input::Datagram { local, source, bytes } => return self.handle_datagram(now, local, source, bytes),
-            Input::Sockets { call, bound } => self.handle_sockets(now, call, &bound),
+            Input::Sockets { leg: LegId::Call(call), bound } => self.handle_sockets(now, call, &bound),
+            Input::Sockets { leg: LegId::File(id), bound } => self.handle_file_sockets(now, id, &bound),
+            Input::File(input) => self.handle_file_input(now, input),
             Input::Resolved { name, addrs } => self.handle_resolved(now, &name, addrs),
             signalling @ (Input::Connected { .. } | Input::TlsStarted(_) | Input::Bytes(_) | Input::Closed(_)) => {
                 self.link.handle_input(now, signalling);
@@ -236,7 +257,19 @@ impl Endpoint {
     }
 
     fn handle_datagram(&mut self, now: Instant, local: SocketAddr, source: SocketAddr, bytes: &mut [u8]) {
-        let Some(id) = self.routes.get(&local).copied() else { return };
+        let id = match self.routes.get(&local).copied() {
+            Some(LegId::Call(id)) => id,
+            Some(LegId::File(id)) => {
+                if let Some(leg) = self.file_mut(id).and_then(transfer::File::leg_mut) {
+                    // A file's leg carries no RTP.
+                    leg.handle_datagram(now, local, source, bytes);
+                    self.drain_file_leg(now, id);
+                    self.pump(now);
+                }
+                return;
+            }
+            None => return,
+        };
         let Some(call) = self.calls.get_mut(&id) else { return };
         let talking = call.may_talk();
         let Some(leg) = &mut call.media.leg else { return };
@@ -269,6 +302,8 @@ impl Endpoint {
         }
         self.signalling_timeout(now);
         self.find_devices(now);
+        self.find_receivers(now);
+        self.transfers_timeout(now);
         self.end_abandoned(now);
         self.pump(now);
     }
@@ -283,11 +318,17 @@ impl Endpoint {
                 return Output::Transmit(transmit);
             }
         }
+        for file in self.transfers.values_mut().flat_map(|t| &mut t.files) {
+            if let Some(transmit) = file.leg_mut().and_then(|l| l.poll_transmit()) {
+                return Output::Transmit(transmit);
+            }
+        }
+        let files = self.transfers_deadline();
         let signalling =
             [self.link.poll_timeout(), self.invites.poll_timeout(), self.signalling_deadline(), self.calls_deadline()];
         let sessions = self.sessions.poll_timeout().map(|(at, _)| at);
         let legs = self.calls.values_mut().filter_map(|c| c.media.leg.as_mut()).filter_map(|l| l.poll_timeout());
-        let earliest = legs.map(|(at, _)| at).chain(sessions).chain(signalling.into_iter().flatten()).min();
+        let earliest = legs.map(|(at, _)| at).chain(sessions).chain(signalling.into_iter().flatten()).chain(files).min();
         Output::Timeout(earliest)
     }
 
@@ -344,6 +385,11 @@ impl Endpoint {
         for id in ids {
             // A call that has just ended by itself is no fault.
             let _ = self.hang_up(now, id);
+        }
+        let ids: Vec<TransferId> = self.transfers.keys().copied().collect();
+        for id in ids {
+            // A transfer that has just ended by itself is no fault.
+            let _ = self.cancel_transfer(now, id);
         }
         self.link.close(now);
         self.pump(now);
@@ -412,6 +458,16 @@ impl Endpoint {
                 if let Some(leg) = &mut call.media.leg {
                     leg.resolved(now, name, &addrs);
                 }
+            }
+            let mut files = Vec::new();
+            for file in self.transfers.values_mut().flat_map(|t| &mut t.files) {
+                if let Some(leg) = file.leg_mut() {
+                    leg.resolved(now, name, &addrs);
+                    files.push(file.id);
+                }
+            }
+            for id in files {
+                self.drain_file_leg(now, id);
             }
             let ids: Vec<CallId> = self.calls.keys().copied().collect();
             for id in ids {

@@ -224,7 +224,13 @@ impl Endpoint {
 
     pub(super) fn handle_session_event(&mut self, now: Instant, session: SessionId, event: SessionEvent) {
         if let SessionEvent::Incoming { contents, groups } = event {
+            if contents.iter().any(|c| super::transfer::file_of(c).is_some()) {
+                return self.handle_file_offer(now, session, &contents);
+            }
             return self.handle_offer(now, session, &contents, groups);
+        }
+        if self.file_sessions.contains_key(&session) {
+            return self.handle_file_session(now, session, event);
         }
         let Some(id) = self.by_session.get(&session).copied() else { return };
         match event {
@@ -269,7 +275,8 @@ impl Endpoint {
             | SessionEvent::ContentRejected { .. }
             | SessionEvent::ContentRemoved { .. }
             | SessionEvent::TransportReplaced { .. }
-            | SessionEvent::TransportReplaceRefused { .. } => {}
+            | SessionEvent::TransportReplaceRefused { .. }
+            | SessionEvent::RemoteStreamhosts { .. } => {}
             SessionEvent::Ended(end) => self.forget_call(now, id, &end),
         }
     }
@@ -504,6 +511,7 @@ impl Ended {
             EndKind::Security => "the call is not safe",
             EndKind::Limit => "a limit or policy forbids the call",
             EndKind::SignallingLost => "the server connection is gone",
+            EndKind::File => "the file cannot be read, written or trusted",
             EndKind::Failed => "the call failed",
         }
     }

@@ -15,6 +15,7 @@ use crate::wire::description::{FileDescription, FileHash, HashAlgo, Info};
 use crate::wire::jid::Jid;
 use crate::wire::jingle::{Creator, Reason};
 use crate::wire::stanza::{Iq, IqKind, IqPayload, Message, MessageType, Stanza, StanzaError};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Bytes read from a file at once for a way that passes the engine.
@@ -57,13 +58,16 @@ impl Endpoint {
             FileInput::StreamDown { id, stream } => self.stream_down(now, id, stream),
             FileInput::Carried { id, result: Ok(carried) } => self.carried(now, id, carried),
             FileInput::Carried { id, result: Err(fault) } => self.carry_failed(now, id, fault),
-            FileInput::Bytes { id, bytes } => {
+            FileInput::Bytes { id, bytes, end } => {
                 let Some(file) = self.file_mut(id) else { return };
                 file.pump.asked = false;
-                if bytes.is_empty() {
+                file.pump.read += bytes.len() as u64;
+                file.pump.pending = bytes;
+                if let Some(hashes) = end {
+                    let bytes = file.pump.read;
+                    let size = file.description.size.unwrap_or(file.offset + bytes);
+                    file.carried = Some(Carried { bytes, size, hashes });
                     file.pump.ended = true;
-                } else {
-                    file.pump.pending = bytes;
                 }
                 self.feed(now, id);
             }
@@ -76,7 +80,7 @@ impl Endpoint {
                 }
                 self.take_in_band(now, id);
             }
-            FileInput::Kept { id } => self.kept(now, id),
+            FileInput::Kept { id, path } => self.kept(now, id, path),
             FileInput::Fault { id, fault } => self.file_fault(now, id, &fault),
         }
     }
@@ -106,13 +110,8 @@ impl Endpoint {
         if !file.sending {
             return self.judge(now, id, carried);
         }
-        let in_band = !matches!(file.connected, Some(Way::S5b(_)));
         file.carried = Some(carried);
-        if in_band {
-            self.in_band_sent(now, id);
-        } else {
-            self.all_sent(now, id);
-        }
+        self.all_sent(now, id);
     }
 
     /// Every byte is with the peer, or on its way there beyond our reach.
@@ -138,8 +137,11 @@ impl Endpoint {
         let compared = compare(&carried.hashes, &file.description.hashes);
         let announced = file.description.hash_used.is_some();
         match compared {
-            Compared::Same(hash) => self.keep(id, carried.size, Some(hash), true),
-            Compared::Different => self.spoiled(now, id),
+            Compared::Same(algo) => {
+                let hash = carried.hashes.into_iter().find(|h| h.0 == algo);
+                self.keep(id, carried.size, hash, true);
+            }
+            Compared::Different(_) => self.spoiled(now, id),
             Compared::Unknown if announced => {
                 file.stage = FileStage::Checking { carried, until: now + CHECKSUM };
             }
@@ -163,7 +165,7 @@ impl Endpoint {
     }
 
     /// The file has its final name.
-    fn kept(&mut self, now: Instant, id: FileId) {
+    fn kept(&mut self, now: Instant, id: FileId, path: PathBuf) {
         let Some(file) = self.file_mut(id) else { return };
         let FileStage::Keeping { size, hash, verified } = &mut file.stage else { return };
         let (size, hash, verified) = (*size, hash.take(), *verified);
@@ -172,7 +174,7 @@ impl Endpoint {
             // J234-13; an ended session needs no word.
             let _ = self.act(id, |s| s.send_info(now, Info::Received(key.creator, key.name)));
         }
-        self.tell(FileEvent::Done { id, size, hash, verified });
+        self.tell(FileEvent::Done { id, path: Some(path), size, hash, verified });
         self.close_way(now, id);
         self.file_over(id);
         // J234-12: the last receiver ends the session.
@@ -184,7 +186,7 @@ impl Endpoint {
         if let Some(file) = self.file_mut(id) {
             file.open = false;
         }
-        self.tell(FileEvent::Done { id, size, hash, verified });
+        self.tell(FileEvent::Done { id, path: None, size, hash, verified });
         self.close_way(now, id);
         self.file_over(id);
         self.sender_may_end(now, id.transfer);
@@ -323,7 +325,7 @@ impl Endpoint {
 
     /// Ends the sending once the shell has read everything and the peer has acknowledged it.
     pub(super) fn in_band_sent(&mut self, now: Instant, id: FileId) {
-        let Some(file) = self.file_mut(id).filter(|f| f.sending && f.pump.ended && f.carried.is_some()) else { return };
+        let Some(file) = self.file_mut(id).filter(|f| f.sending && f.pump.ended) else { return };
         let through = file.pump.pending.is_empty()
             && match &file.way {
                 Some(Carriage::Channel(channel)) => match (&channel.leg, channel.channel) {

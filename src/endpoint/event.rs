@@ -1,5 +1,6 @@
 //! What goes into the engine and what comes out of it. Read XEP-0166 §6 and XEP-0167 §8 for the words used here.
 
+use super::file_event::{FileEvent, FileId, FileInput, FileOutput};
 use crate::fault::ReasonCondition;
 use crate::media::codec::CodecName;
 use crate::transport::path::{Path, Transmit};
@@ -18,6 +19,15 @@ impl std::fmt::Display for CallId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.0)
     }
+}
+
+/// Whose leg it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LegId {
+    /// The leg of a call.
+    Call(CallId),
+    /// The leg that carries a file's data channel.
+    File(FileId),
 }
 
 /// Who did something.
@@ -58,8 +68,8 @@ pub enum Input<'a> {
     Closed(String),
     /// UDP sockets that were bound on [`Output::OpenSockets`].
     Sockets {
-        /// For this call.
-        call: CallId,
+        /// For this leg.
+        leg: LegId,
         /// Bound addresses; empty when none could be bound.
         bound: Vec<SocketAddr>,
     },
@@ -72,6 +82,8 @@ pub enum Input<'a> {
         /// The whole of it.
         bytes: &'a mut [u8],
     },
+    /// What became of files and their streams.
+    File(FileInput),
     /// Answer to [`Output::Resolve`]; empty when the name does not resolve.
     Resolved {
         /// As asked for.
@@ -94,15 +106,17 @@ pub enum Output {
     Close,
     /// Send a datagram.
     Transmit(Transmit),
-    /// Bind UDP sockets for a call.
+    /// Bind UDP sockets for a leg.
     OpenSockets {
-        /// For this call.
-        call: CallId,
+        /// For this leg.
+        leg: LegId,
         /// Loopback addresses too.
         lab: bool,
     },
-    /// The call's sockets are needed no more.
-    CloseSockets(CallId),
+    /// The leg's sockets are needed no more.
+    CloseSockets(LegId),
+    /// Something is to be done with a file or its streams.
+    File(FileOutput),
     /// Look a name up: `.local` by mDNS, any other by DNS.
     Resolve(String),
     /// For the application.
@@ -195,6 +209,8 @@ pub enum EndKind {
     Limit,
     /// The signalling connection is gone.
     SignallingLost,
+    /// The disk, the name or the hash of a file.
+    File,
     /// A fault of ours or of the peer's software.
     Failed,
 }
@@ -303,6 +319,8 @@ pub enum Event {
         /// True: nothing arrives.
         silent: bool,
     },
+    /// News of files.
+    File(FileEvent),
     /// The call is over.
     Ended {
         /// The call.

@@ -12,6 +12,7 @@ use crate::wire::description::{FileDescription, FileHash};
 use crate::wire::jid::Jid;
 use crate::wire::jingle::Sid;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// One session of files, from `send_files` or [`FileEvent::Offered`] until [`FileEvent::Ended`].
@@ -119,19 +120,21 @@ pub enum FileInput {
         /// Which.
         stream: StreamId,
     },
-    /// A job is over, on whatever way its bytes went.
+    /// A job is over: on a stream in both directions, in-band only that of a receiver.
     Carried {
         /// Which.
         id: FileId,
         /// Bytes and hashes, or why not.
         result: Result<Carried, CarryFault>,
     },
-    /// Bytes of the file, asked for by [`FileOutput::Read`]; none at the end of its range.
+    /// Bytes of the file, asked for by [`FileOutput::Read`].
     Bytes {
         /// Which.
         id: FileId,
         /// No more than were asked for.
         bytes: Vec<u8>,
+        /// These are the last ones of its range; hashes of the whole file, as the job asked for.
+        end: Option<Vec<FileHash>>,
     },
     /// So many bytes of [`FileOutput::Write`] are dealt with.
     Written {
@@ -144,6 +147,8 @@ pub enum FileInput {
     Kept {
         /// Which.
         id: FileId,
+        /// Where it is now.
+        path: PathBuf,
     },
     /// The file could not be opened, kept or written.
     Fault {
@@ -309,6 +314,8 @@ pub enum FileEvent {
     Done {
         /// Which.
         id: FileId,
+        /// Where it is now, if it was received.
+        path: Option<PathBuf>,
         /// Bytes of the whole file.
         size: u64,
         /// Its hash, as far as one is known.

@@ -2,16 +2,16 @@
 //! RFC 8838 §4 before touching this file.
 
 use super::call::{EARLY_PATHS, EARLY_PATIENCE, Media, Offer, Stage};
-use super::event::{CallId, Connected, EndKind, Event, Output};
+use super::event::{CallId, Connected, EndKind, Event, LegId, Output};
 use super::{AddressPolicy, Endpoint, offer};
 use crate::fault::ReasonCondition;
 use crate::jingle::content::ContentKey;
 use crate::media::audio::{AudioEvent, AudioPath};
 use crate::media::codec;
 use crate::transport::gather::IceServerKind;
-use crate::transport::leg::{Carrier, Leg, LegConfig, LegEvent, LegFault, Protection};
+use crate::transport::leg::{Carrier, DataConfig, Leg, LegConfig, LegEvent, LegFault, Protection};
 use crate::transport::srtp::SrtpProfile;
-use crate::wire::candidate::{CandidateAddr, Fingerprint, IceTransport};
+use crate::wire::candidate::{Fingerprint, IceTransport};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,13 +35,13 @@ impl Endpoint {
 
     pub(super) fn open_sockets(&mut self, id: CallId) {
         let lab = self.config.media.lab;
-        self.outputs.push_back(Output::OpenSockets { call: id, lab });
+        self.outputs.push_back(Output::OpenSockets { leg: LegId::Call(id), lab });
     }
 
     /// Sockets for a call are bound: now, and not before, a leg exists and something may be sent.
     pub(super) fn handle_sockets(&mut self, now: Instant, id: CallId, bound: &[SocketAddr]) {
         let Some(call) = self.calls.get_mut(&id) else {
-            self.outputs.push_back(Output::CloseSockets(id));
+            self.outputs.push_back(Output::CloseSockets(LegId::Call(id)));
             return;
         };
         if bound.is_empty() && matches!(call.stage, Stage::AlertingOffer(_)) {
@@ -60,9 +60,9 @@ impl Endpoint {
             return;
         }
         let initiator = matches!(call.stage, Stage::Opening);
-        let mut leg = self.new_leg(now, initiator);
+        let mut leg = self.new_leg(now, initiator, None);
         for local in bound {
-            self.routes.insert(*local, id);
+            self.routes.insert(*local, LegId::Call(id));
         }
         leg.handle_sockets(now, bound);
         if let Some(call) = self.calls.get_mut(&id) {
@@ -152,12 +152,12 @@ impl Endpoint {
             }
         }
         if sockets {
-            self.outputs.push_back(Output::CloseSockets(id));
+            self.outputs.push_back(Output::CloseSockets(LegId::Call(id)));
         }
-        self.routes.retain(|_, owner| *owner != id);
+        self.routes.retain(|_, owner| *owner != LegId::Call(id));
     }
 
-    fn relay_only(&self) -> bool {
+    pub(super) fn relay_only(&self) -> bool {
         self.config.media.relay_only || self.config.address_policy == AddressPolicy::RelayOnly
     }
 
@@ -196,6 +196,7 @@ impl Endpoint {
         config.carrier = Carrier::Ice { servers: self.ice_servers(), relay_only, lab: self.config.media.lab };
         config.max_remote_candidates = self.config.context.limits.remote_candidates;
         config.cname = Some(self.cname.clone());
+        config.data = data;
         debug_assert!(matches!(config.protection, Protection::Dtls(_)));
         let wall = self.wall(now);
         let seed = self.next_seed();
@@ -303,23 +304,12 @@ impl Endpoint {
             return;
         }
         let Some(leg) = self.calls.get_mut(&id).and_then(|c| c.media.leg.as_mut()) else { return };
-        if transport.creds().is_some() || !fingerprints.is_empty() {
-            leg.set_remote(now, transport.creds(), &fingerprints);
-        }
-        for candidate in &transport.candidates {
-            if let Err(why) = leg.add_remote_candidate(now, candidate) {
-                let hidden = matches!(candidate.addr, CandidateAddr::Mdns(_));
-                tracing::debug!(call = id.0, hidden, %why, "a candidate is left out");
-            }
-        }
-        if transport.gathering_complete {
-            leg.end_of_remote_candidates(now);
-        }
+        offer::tell_leg(leg, now, transport, &fingerprints);
     }
 
     /// The signalled fingerprints that a certificate may have. With a pinned one no other counts: a server could add its own
     /// beside it.
-    fn allowed_fingerprints(&self, signalled: &[Fingerprint]) -> Vec<Fingerprint> {
+    pub(super) fn allowed_fingerprints(&self, signalled: &[Fingerprint]) -> Vec<Fingerprint> {
         let required = self.config.media.require_fingerprint.as_ref();
         signalled.iter().filter(|f| required.is_none_or(|required| &f.value == required)).cloned().collect()
     }
@@ -361,7 +351,12 @@ impl Endpoint {
                     call.media.unsent.clone_from(&call.media.candidates);
                     news = true;
                 }
-                LegEvent::Bye(_) => {}
+                LegEvent::Bye(_)
+                | LegEvent::ChannelOpen { .. }
+                | LegEvent::ChannelReadable(_)
+                | LegEvent::ChannelWritable(_)
+                | LegEvent::ChannelDelivered(_)
+                | LegEvent::ChannelClosed { .. } => {}
                 // A leg of a call has no data channels.
                 LegEvent::ChannelOpen { .. }
                 | LegEvent::ChannelReadable(_)

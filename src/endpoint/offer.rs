@@ -2,9 +2,10 @@
 
 use crate::media::codec::Negotiated;
 use crate::transport::leg::Leg;
-use crate::wire::candidate::{Candidate, Fingerprint, IceTransport, Transport};
+use crate::wire::candidate::{Candidate, CandidateAddr, Fingerprint, IceTransport, Transport};
 use crate::wire::description::{Description, Parameter, PayloadType, RtpDescription, Source};
 use crate::wire::jingle::{Content, Creator, Disposition, Group, Senders};
+use std::time::Instant;
 
 /// Name of the one content that we create.
 pub(super) const AUDIO: &str = "audio";
@@ -46,6 +47,22 @@ pub(super) fn local_transport(leg: &Leg, candidates: Vec<Candidate>) -> IceTrans
 /// A transport-info that carries only news: credentials and candidates.
 pub(super) fn trickle(leg: &Leg, candidates: Vec<Candidate>, gathering_complete: bool) -> IceTransport {
     IceTransport { fingerprints: Vec::new(), gathering_complete, ..local_transport(leg, candidates) }
+}
+
+/// Hands a leg what the peer said of its transport.
+pub(super) fn tell_leg(leg: &mut Leg, now: Instant, transport: &IceTransport, fingerprints: &[Fingerprint]) {
+    if transport.creds().is_some() || !fingerprints.is_empty() {
+        leg.set_remote(now, transport.creds(), fingerprints);
+    }
+    for candidate in &transport.candidates {
+        if let Err(why) = leg.add_remote_candidate(now, candidate) {
+            let hidden = matches!(candidate.addr, CandidateAddr::Mdns(_));
+            tracing::debug!(hidden, %why, "a candidate is left out");
+        }
+    }
+    if transport.gathering_complete {
+        leg.end_of_remote_candidates(now);
+    }
 }
 
 fn description(payload_types: Vec<PayloadType>, leg: &Leg, cname: &str) -> RtpDescription {

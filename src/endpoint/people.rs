@@ -1,6 +1,8 @@
 //! What the endpoint knows of its server and of others: roster and presence, capabilities, external services, and the
 //! requests by which it learns them. Read RFC 6121 §3, XEP-0115 §6 and XEP-0215 §3 before touching this file.
 
+use super::file_event::{FileId, WayKind};
+use super::transfers::features;
 use super::{Account, NamedServer};
 use crate::config::Secret;
 use crate::transport::gather::{IceServer, IceServerKind};
@@ -32,6 +34,8 @@ pub(super) enum Request {
     Services,
     /// XEP-0030 §3 of this device.
     Disco(Jid),
+    /// XEP-0065 §6.3.5, of a proxy for this file.
+    Activate(FileId),
 }
 
 /// How somebody is to be called.
@@ -82,6 +86,8 @@ impl People {
             Module::Grouping,
             Module::Invite,
             Module::Ping,
+            Module::Files,
+            Module::Streams,
         ];
         Self {
             contacts: Contacts::new(own.clone(), limits),
@@ -132,6 +138,35 @@ impl People {
             Some(device) => Reach::Device(device.clone().into()),
             None => Reach::Nobody,
         }
+    }
+
+    /// The device that takes files of a person, or of this very device, as far as presence and capabilities tell.
+    pub(super) fn receiver(&self, to: &Jid) -> Reach {
+        let resources = self.contacts.resources(&to.to_bare());
+        let knows = |jid: &FullJid, resource: &crate::xmpp::presence::Resource| {
+            self.caps.supports(&Jid::from(jid.clone()), resource.caps.as_ref(), ns::FILE)
+        };
+        if to.is_full() {
+            let found = resources.iter().find(|(jid, _)| to == *jid);
+            return match found.map(|(jid, resource)| knows(jid, resource)) {
+                Some(Some(true)) => Reach::Device(to.clone()),
+                Some(Some(false)) => Reach::Nobody,
+                Some(None) | None => Reach::Unknown,
+            };
+        }
+        if resources.is_empty() || resources.iter().any(|(jid, resource)| knows(jid, resource).is_none()) {
+            return Reach::Unknown;
+        }
+        match self.contacts.choose(&to.to_bare(), |jid, resource| knows(jid, resource) == Some(true)) {
+            Some(device) => Reach::Device(device.clone().into()),
+            None => Reach::Nobody,
+        }
+    }
+
+    /// False if the device is known not to carry files this way.
+    pub(super) fn knows_way(&self, device: &Jid, way: WayKind) -> bool {
+        let caps = device.try_as_full().ok().and_then(|full| self.contacts.resource(full)).and_then(|r| r.caps.as_ref());
+        features(way).iter().all(|feature| self.caps.supports(device, caps, feature) != Some(false))
     }
 
     /// True if we would see this person's presence, and there is none.

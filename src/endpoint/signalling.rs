@@ -155,6 +155,7 @@ impl Endpoint {
 
     fn refused(&mut self, now: Instant, refusal: Refusal) {
         self.drop_unconnected(now, &refusal.to_string());
+        self.drop_unconnected_transfers(now, &refusal.to_string());
         self.emit(Event::Refused(refusal));
         self.emit(Event::Signalling(Signalling::Down));
     }
@@ -168,6 +169,7 @@ impl Endpoint {
         if self.link.serverless() {
             // Without a server there is nobody to come back to: the stream was the call's only carrier.
             self.drop_unconnected(now, why);
+            self.drop_unconnected_transfers(now, why);
         }
         if self.link.was_online {
             self.emit(Event::Signalling(Signalling::Reconnecting));
@@ -188,14 +190,14 @@ impl Endpoint {
         }
     }
 
-    fn send(&mut self, now: Instant, stanza: Stanza) {
+    pub(super) fn send(&mut self, now: Instant, stanza: Stanza) {
         if let Err(why) = self.link.send(now, stanza) {
             // The session's own time-out reports what came of it.
             tracing::warn!(%why, "a stanza cannot be sent");
         }
     }
 
-    fn ask(&mut self, now: Instant, to: Option<Jid>, kind: IqKind, request: Request) {
+    pub(super) fn ask(&mut self, now: Instant, to: Option<Jid>, kind: IqKind, request: Request) {
         let id = self.link.next_id();
         let Some(requests) = &mut self.people.requests else { return };
         if requests.track(id.clone(), to.clone(), now + REQUEST_LIMIT, request).is_ok() {
@@ -240,7 +242,10 @@ impl Endpoint {
 
     /// True if the peer may know that we are here. On a serverless stream it does: its certificate was accepted.
     fn is_contact(&self, peer: &Jid) -> bool {
-        let called = || self.calls.values().any(|c| c.caller == Party::Local && &c.peer == peer);
+        let called = || {
+            self.calls.values().any(|c| c.caller == Party::Local && &c.peer == peer)
+                || self.transfers.values().any(|t| t.by == Party::Local && &t.peer == peer)
+        };
         self.link.serverless() || self.people.contacts.knows_us(peer) || called()
     }
 
@@ -255,8 +260,19 @@ impl Endpoint {
                 self.show(Party::Remote, || summary::jingle(&jingle));
                 self.sessions.handle_input(now, &from, contact, SessionInput::Set { id: iq.id, jingle });
             }
-            IqKind::Result(_) => self.sessions.handle_input(now, &from, contact, SessionInput::Result { id: iq.id }),
+            IqKind::Set(IqPayload::Ibb(request)) if contact => {
+                let iq = Iq { kind: IqKind::Set(IqPayload::Ibb(request.clone())), ..iq };
+                self.handle_ibb(now, &from, &iq, *request);
+            }
+            IqKind::Result(_) => {
+                if !self.handle_ibb_answer(now, &from, &iq.id, Ok(())) {
+                    self.sessions.handle_input(now, &from, contact, SessionInput::Result { id: iq.id });
+                }
+            }
             IqKind::Error(error) => {
+                if self.handle_ibb_answer(now, &from, &iq.id, Err(error.condition)) {
+                    return;
+                }
                 let error = IqError { condition: Some(error.condition), jingle: error.jingle, redirect: error.address };
                 self.sessions.handle_input(now, &from, contact, SessionInput::Error { id: iq.id, error });
             }
@@ -284,6 +300,10 @@ impl Endpoint {
                 self.people.caps.learned(&who, &DiscoInfo::default());
             }
             (Request::Disco(who), _) => self.people.caps.failed(&who),
+            (Request::Activate(id), outcome) => {
+                let activated = matches!(outcome, Outcome::Result(_));
+                self.proxy_answered(now, id, activated);
+            }
             (Request::Roster | Request::Carbons, Outcome::Result(_)) => {}
             (
                 request @ (Request::Roster | Request::Carbons),
@@ -293,6 +313,7 @@ impl Endpoint {
             }
         }
         self.find_devices(now);
+        self.find_receivers(now);
     }
 
     /// Requests that are not Jingle. A stranger gets what the server would say if we were not there.
@@ -340,6 +361,9 @@ impl Endpoint {
             }
             return;
         }
+        if let Some(block) = message.ibb {
+            return self.handle_ibb_message(now, &from, *block);
+        }
         let Some(jmi) = message.jmi else { return };
         self.show(Party::Remote, || summary::invitation(&jmi));
         let age = message.delay.map(|delay| {
@@ -362,6 +386,7 @@ impl Endpoint {
                 self.sessions.peer_available(&jid);
                 self.emit(Event::Presence { jid, available: true });
                 self.find_devices(now);
+                self.find_receivers(now);
             }
             PresenceChange::Unavailable(gone) => {
                 for jid in gone.into_iter().map(Jid::from) {

@@ -173,6 +173,8 @@ pub(super) struct Pump {
     pub(super) pending: Vec<u8>,
     /// The shell is reading.
     pub(super) asked: bool,
+    /// Read in all.
+    pub(super) read: u64,
     /// The file has no more bytes.
     pub(super) ended: bool,
     /// Handed to the shell and not yet dealt with.

@@ -3,16 +3,22 @@
 
 pub use super::carrier::Signalling;
 use super::carrier::{self, CarrierCommand, CarrierEvent, CarrierTask};
+use super::disk::{Entry, Part};
 use super::dns::Dns;
+use super::files::Files;
 use super::mdns::MdnsResolver;
 use super::tcp::{ConnectError, TlsFacts};
 use super::udp::{self, BindPolicy, BoundSocket};
-use crate::endpoint::event::{CallId, CallStats, Event, Input, Output, Refusal};
+use crate::endpoint::event::{CallId, CallStats, Event, Input, LegId, Output, Refusal};
+use crate::endpoint::file_event::{FileId, FileInput, FileOutput, OutgoingFile, TransferId, WayKind};
+use crate::endpoint::transfers::Wanted;
 use crate::endpoint::{Endpoint, EndpointConfig, Misuse};
 use crate::fault::ReasonCondition;
 use crate::media::audio::FRAME_SAMPLES;
 use crate::transport::dtls::Identity;
+use crate::wire::description::FileDescription;
 use crate::wire::jid::Jid;
+use crate::wire::jingle::Reason;
 use crate::xmpp::stream::{TlsInfo, TlsVersion};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -52,6 +58,58 @@ pub enum Command {
     Speak(CallId, Box<Frame>),
     /// Figures of a call.
     Stats(CallId, oneshot::Sender<Option<CallStats>>),
+    /// Offer files.
+    SendFiles {
+        /// To whom.
+        to: Jid,
+        /// What, and where it is.
+        files: Vec<(Entry, OutgoingFile)>,
+        /// How they may travel.
+        ways: Vec<WayKind>,
+        /// The transfer.
+        reply: oneshot::Sender<Result<TransferId, Misuse>>,
+    },
+    /// Take files; those of the offer that are not named are declined.
+    AcceptFiles {
+        /// Of this transfer.
+        transfer: TransferId,
+        /// Which, and where they go.
+        files: Vec<(Wanted, Part)>,
+        /// Whether they were there to be taken.
+        reply: oneshot::Sender<Result<(), Misuse>>,
+    },
+    /// Give the file that was asked for.
+    ServeFile {
+        /// Which.
+        id: FileId,
+        /// Where it is.
+        entry: Box<Entry>,
+        /// What the peer is told of it.
+        file: Box<OutgoingFile>,
+        /// Whether it was asked for.
+        reply: oneshot::Sender<Result<(), Misuse>>,
+    },
+    /// Ask for a file.
+    RequestFile {
+        /// Whom.
+        from: Jid,
+        /// Its name or hash.
+        file: Box<FileDescription>,
+        /// Where it goes.
+        part: Box<Part>,
+        /// How it may travel.
+        ways: Vec<WayKind>,
+        /// The transfer.
+        reply: oneshot::Sender<Result<TransferId, Misuse>>,
+    },
+    /// Decline the files that await an answer.
+    RejectFiles(TransferId, Reason),
+    /// End a transfer.
+    CancelTransfer(TransferId),
+    /// End one file of it.
+    CancelFile(FileId),
+    /// Bytes of a file that are through; `None` before it begins and after its transfer.
+    FileProgress(FileId, oneshot::Sender<Option<u64>>),
     /// Hang up everything, sign out, end the task.
     ShutDown(oneshot::Sender<()>),
 }
@@ -65,7 +123,7 @@ struct Datagram {
 
 /// What tasks of the driver report to it.
 enum Report {
-    Bound(CallId, Vec<BoundSocket>),
+    Bound(LegId, Vec<BoundSocket>),
     Resolved(String, Vec<IpAddr>),
 }
 
@@ -90,7 +148,10 @@ struct Driver {
     was_online: bool,
     /// Name servers; none: the system's.
     dns_servers: Vec<SocketAddr>,
-    sockets: BTreeMap<CallId, Sockets>,
+    sockets: BTreeMap<LegId, Sockets>,
+    files: Files,
+    /// What the engine wants of `files` next.
+    orders: VecDeque<FileOutput>,
     listeners: BTreeMap<CallId, mpsc::Sender<Frame>>,
     datagrams: (mpsc::Sender<Datagram>, mpsc::Receiver<Datagram>),
     reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
@@ -124,6 +185,8 @@ pub fn start(
     let driver = Driver {
         endpoint,
         signalling,
+        files: Files::new(Dns::with_servers(&dns_servers)),
+        orders: VecDeque::new(),
         carrier: None,
         was_online: false,
         dns_servers,
@@ -174,6 +237,7 @@ enum Wake {
     Carrier(Option<CarrierEvent>),
     Datagram(Datagram),
     Report(Report),
+    File(Box<FileInput>),
     Frame,
     Timeout,
     Room,
@@ -185,7 +249,10 @@ impl Driver {
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
         let mut close_by: Option<Instant> = None;
         loop {
-            let timeout = self.drain();
+            let mut timeout = self.drain();
+            while self.work_on_files().await {
+                timeout = self.drain();
+            }
             if self.closing.is_some() && close_by.is_none() {
                 close_by = Some(Instant::now() + CLOSE_LIMIT);
             }
@@ -210,7 +277,8 @@ impl Driver {
                 Wake::Report(Report::Resolved(name, addrs)) => {
                     self.endpoint.handle_input(now, Input::Resolved { name, addrs });
                 }
-                Wake::Report(Report::Bound(call, bound)) => self.handle_bound(now, call, bound),
+                Wake::Report(Report::Bound(leg, bound)) => self.handle_bound(now, leg, bound),
+                Wake::File(input) => self.endpoint.handle_input(now, Input::File(*input)),
                 Wake::Frame => self.play(now),
                 Wake::Timeout => self.endpoint.handle_timeout(now),
                 Wake::Room => {}
@@ -253,6 +321,7 @@ impl Driver {
             command = commands.recv(), if !closing => Wake::Command(command),
             event = carrier => Wake::Carrier(event),
             Some(report) = self.reports.1.recv() => Wake::Report(report),
+            input = self.files.next() => Wake::File(Box::new(input)),
             _ = self.events.reserve(), if !self.waiting.is_empty() => Wake::Room,
             () = sleep => Wake::Timeout,
         }
@@ -274,11 +343,14 @@ impl Driver {
                     self.carrier = None;
                 }
                 Output::Transmit(transmit) => self.send(transmit.local, transmit.destination, &transmit.contents),
-                Output::OpenSockets { call, lab } => self.open_sockets(call, lab),
-                Output::CloseSockets(call) => {
-                    self.sockets.remove(&call);
-                    self.listeners.remove(&call);
+                Output::OpenSockets { leg, lab } => self.open_sockets(leg, lab),
+                Output::CloseSockets(leg) => {
+                    self.sockets.remove(&leg);
+                    if let LegId::Call(call) = leg {
+                        self.listeners.remove(&call);
+                    }
                 }
+                Output::File(output) => self.orders.push_back(output),
                 Output::Resolve(name) => self.resolve(name),
                 Output::Event(event) => {
                     self.was_online |= matches!(event, Event::Online { .. });
@@ -286,6 +358,18 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// Carries out what is to be done with files; true if the engine has something to say to it.
+    async fn work_on_files(&mut self) -> bool {
+        let mut answered = false;
+        while let Some(order) = self.orders.pop_front() {
+            if let Some(input) = self.files.handle(order).await {
+                self.endpoint.handle_input(Instant::now(), Input::File(input));
+                answered = true;
+            }
+        }
+        answered
     }
 
     fn flush_events(&mut self) {
@@ -384,10 +468,55 @@ impl Driver {
                 });
             }
             Command::Stats(call, reply) => drop(reply.send(self.endpoint.stats(now, call))),
+            Command::SendFiles { to, files, ways, reply } => {
+                let (entries, files): (Vec<Entry>, Vec<OutgoingFile>) = files.into_iter().unzip();
+                let sent = self.endpoint.send_files(now, &to, files, &ways);
+                if let Ok(transfer) = sent {
+                    for (file, entry) in entries.into_iter().enumerate() {
+                        self.files.offer(FileId { transfer, file }, entry);
+                    }
+                }
+                self.wanted(now, reply, sent);
+            }
+            Command::AcceptFiles { transfer, files, reply } => {
+                let mut wanted = Vec::with_capacity(files.len());
+                for (want, part) in files {
+                    self.files.expect(want.id, part);
+                    wanted.push(want);
+                }
+                drop(reply.send(self.endpoint.accept_files(now, transfer, &wanted)));
+            }
+            Command::ServeFile { id, entry, file, reply } => {
+                self.files.offer(id, *entry);
+                drop(reply.send(self.endpoint.serve_file(now, id, *file)));
+            }
+            Command::RequestFile { from, file, part, ways, reply } => {
+                let asked = self.endpoint.request_file(now, &from, *file, &ways);
+                if let Ok(transfer) = asked {
+                    self.files.expect(FileId { transfer, file: 0 }, *part);
+                }
+                self.wanted(now, reply, asked);
+            }
+            Command::RejectFiles(transfer, reason) => drop(self.endpoint.reject_files(now, transfer, reason)),
+            Command::CancelTransfer(transfer) => drop(self.endpoint.cancel_transfer(now, transfer)),
+            Command::CancelFile(id) => drop(self.endpoint.cancel_file(now, id)),
+            Command::FileProgress(id, reply) => drop(reply.send(self.files.progress(id))),
             Command::ShutDown(done) => {
                 self.endpoint.shut_down(now);
                 self.closing = Some(done);
             }
+        }
+    }
+
+    /// Answers whoever began a transfer; one that nobody waits for any more is not wanted.
+    fn wanted(
+        &mut self,
+        now: Instant,
+        reply: oneshot::Sender<Result<TransferId, Misuse>>,
+        begun: Result<TransferId, Misuse>,
+    ) {
+        if let Err(Ok(unwanted)) = reply.send(begun) {
+            drop(self.endpoint.cancel_transfer(now, unwanted));
         }
     }
 
@@ -407,7 +536,7 @@ impl Driver {
         }
     }
 
-    fn open_sockets(&self, call: CallId, lab: bool) {
+    fn open_sockets(&self, leg: LegId, lab: bool) {
         let reports = self.reports.0.clone();
         tokio::spawn(async move {
             let bound = udp::bind_sockets(&BindPolicy { lab, ..BindPolicy::default() }).await.unwrap_or_else(|why| {
@@ -415,16 +544,16 @@ impl Driver {
                 Vec::new()
             });
             // The driver may be gone.
-            let _ = reports.send(Report::Bound(call, bound)).await;
+            let _ = reports.send(Report::Bound(leg, bound)).await;
         });
     }
 
-    fn handle_bound(&mut self, now: Instant, call: CallId, bound: Vec<BoundSocket>) {
+    fn handle_bound(&mut self, now: Instant, leg: LegId, bound: Vec<BoundSocket>) {
         let readers =
             bound.iter().cloned().map(|socket| tokio::spawn(read(socket, self.datagrams.0.clone()))).collect();
         let addrs: Vec<SocketAddr> = bound.iter().map(|s| s.addr).collect();
-        self.sockets.insert(call, Sockets { bound, readers });
-        self.endpoint.handle_input(now, Input::Sockets { call, bound: addrs });
+        self.sockets.insert(leg, Sockets { bound, readers });
+        self.endpoint.handle_input(now, Input::Sockets { leg, bound: addrs });
     }
 
     fn send(&self, local: SocketAddr, destination: SocketAddr, datagram: &[u8]) {
@@ -464,7 +593,7 @@ async fn read(socket: BoundSocket, datagrams: mpsc::Sender<Datagram>) {
     }
 }
 
-fn send(sockets: &BTreeMap<CallId, Sockets>, local: SocketAddr, destination: SocketAddr, datagram: &[u8]) {
+fn send(sockets: &BTreeMap<LegId, Sockets>, local: SocketAddr, destination: SocketAddr, datagram: &[u8]) {
     let Some(owner) = sockets.values().find(|s| s.bound.iter().any(|b| b.addr == local)) else { return };
     if let Err(why) = udp::send_to(&owner.bound, local, destination, datagram) {
         // A dead route loses a datagram; ICE and RTP live with loss.

@@ -132,6 +132,11 @@ impl Sessions {
     }
 
     /// Our full JID after a new resource binding; sessions that live keep their address.
+    pub fn local(&self) -> &Jid {
+        &self.local
+    }
+
+    /// Our address changed: a new session with the server.
     pub fn set_local(&mut self, local: Jid) {
         self.local = local;
     }

@@ -38,6 +38,10 @@ pub enum Module {
     Ping,
     /// XEP-0280
     Carbons,
+    /// XEP-0234, XEP-0300
+    Files,
+    /// XEP-0260, XEP-0261, XEP-0343
+    Streams,
 }
 
 impl Module {
@@ -57,6 +61,8 @@ impl Module {
             Module::Invite => &[ns::JMI],
             Module::Ping => &[ns::PING],
             Module::Carbons => &[ns::CARBONS],
+            Module::Files => &[ns::FILE, ns::HASHES],
+            Module::Streams => &[ns::S5B, ns::BYTESTREAMS, ns::IBB_TRANSPORT, ns::IBB, ns::SCTP_MAP],
         }
     }
 }
