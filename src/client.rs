@@ -540,7 +540,7 @@ async fn dispatch(
                 tell(&client, ClientEvent::Signalled(by, what));
                 continue;
             }
-            Event::ConnectFailed(_) | Event::Presence { .. } => continue,
+            Event::ConnectFailed(_) | Event::Presence { .. } | Event::File(_) => continue,
             Event::Ringing(call) => (call, CallEvent::Ringing),
             Event::Accepted(call) => (call, CallEvent::Accepted),
             Event::Connected { call, facts } => (call, CallEvent::Connected(facts)),

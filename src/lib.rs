@@ -245,6 +245,7 @@ pub mod io {
     pub mod disk;
     pub mod dns;
     pub mod driver;
+    mod files;
     mod listener;
     pub mod mdns;
     pub mod tcp;

@@ -527,7 +527,7 @@ impl<'a> Talk<'a> {
             }
             EndKind::Limit => (Exit::Limit, "The other side does not take this call now."),
             EndKind::SignallingLost => (Exit::Unreachable, "Check the network and the server."),
-            EndKind::Failed => (Exit::Internal, "Run again with -vv to see why."),
+            EndKind::File | EndKind::Failed => (Exit::Internal, "Run again with -vv to see why."),
         };
         let why = match (&ended.text, ended.reason) {
             (Some(text), _) => format!(" ({})", escaped(text)),

@@ -130,7 +130,7 @@ impl Link {
                         return;
                     }
                     Input::Closed(why) => StreamInput::Closed(why),
-                    Input::Sockets { .. } | Input::Datagram { .. } | Input::Resolved { .. } => return,
+                    Input::Sockets { .. } | Input::Datagram { .. } | Input::Resolved { .. } | Input::File(_) => return,
                 };
                 stream.handle_input(now, input);
             }
@@ -147,7 +147,11 @@ impl Link {
                     Some(link) => link.handle_closed(why),
                     None => self.unreachable = Some(why),
                 },
-                Input::TlsStarted(_) | Input::Sockets { .. } | Input::Datagram { .. } | Input::Resolved { .. } => {}
+                Input::TlsStarted(_)
+                | Input::Sockets { .. }
+                | Input::Datagram { .. }
+                | Input::Resolved { .. }
+                | Input::File(_) => {}
             },
         }
     }

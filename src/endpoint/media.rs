@@ -351,12 +351,7 @@ impl Endpoint {
                     call.media.unsent.clone_from(&call.media.candidates);
                     news = true;
                 }
-                LegEvent::Bye(_)
-                | LegEvent::ChannelOpen { .. }
-                | LegEvent::ChannelReadable(_)
-                | LegEvent::ChannelWritable(_)
-                | LegEvent::ChannelDelivered(_)
-                | LegEvent::ChannelClosed { .. } => {}
+                LegEvent::Bye(_) => {}
                 // A leg of a call has no data channels.
                 LegEvent::ChannelOpen { .. }
                 | LegEvent::ChannelReadable(_)

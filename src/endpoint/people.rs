@@ -13,6 +13,7 @@ use crate::wire::roster::Subscription;
 use crate::wire::services::Service;
 use crate::xmpp::caps::{Ask, CapsCache, Module, OwnCaps};
 use crate::xmpp::presence::Contacts;
+use crate::xmpp::proxies::{ProxyFinder, ProxyQuery};
 use crate::xmpp::requests::IqTracker;
 use crate::xmpp::services::ServiceFinder;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -36,6 +37,8 @@ pub(super) enum Request {
     Disco(Jid),
     /// XEP-0065 §6.3.5, of a proxy for this file.
     Activate(FileId),
+    /// XEP-0065 §4, §6.2: where the server's proxies are.
+    Proxy(ProxyQuery),
 }
 
 /// How somebody is to be called.
@@ -57,6 +60,7 @@ pub(super) struct People {
     pub(super) own_caps: OwnCaps,
     pub(super) caps: CapsCache,
     pub(super) finder: ServiceFinder,
+    pub(super) proxy_finder: ProxyFinder,
     /// From the first sign-in on.
     pub(super) requests: Option<IqTracker<Request>>,
     requests_limit: usize,
@@ -93,6 +97,7 @@ impl People {
             contacts: Contacts::new(own.clone(), limits),
             own_caps: OwnCaps::new(NODE, identity, &modules),
             caps: CapsCache::new(limits.caps),
+            proxy_finder: ProxyFinder::new(&own, Vec::new()),
             finder: ServiceFinder::new(own, epoch, limits.services),
             requests: None,
             requests_limit: limits.requests,
@@ -108,6 +113,7 @@ impl People {
         self.requests.get_or_insert_with(|| IqTracker::new(jid.clone(), limit)).rebind(jid.clone());
         self.contacts.session_began();
         self.finder.begin(now);
+        self.proxy_finder.begin(now);
         self.services_pending = true;
         self.since = Some(now);
     }
@@ -138,6 +144,11 @@ impl People {
             Some(device) => Reach::Device(device.clone().into()),
             None => Reach::Nobody,
         }
+    }
+
+    /// False while the server has not yet said which relays and proxies there are.
+    pub(super) fn is_settled(&self) -> bool {
+        !self.services_pending && self.proxy_finder.is_settled()
     }
 
     /// The device that takes files of a person, or of this very device, as far as presence and capabilities tell.

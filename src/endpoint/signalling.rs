@@ -31,7 +31,8 @@ impl Endpoint {
 
     pub(super) fn signalling_deadline(&self) -> Option<Instant> {
         let requests = self.people.requests.as_ref().and_then(|r| r.poll_timeout());
-        [requests, self.people.finder.poll_timeout()].into_iter().flatten().min()
+        let proxies = self.people.proxy_finder.poll_timeout();
+        [requests, self.people.finder.poll_timeout(), proxies].into_iter().flatten().min()
     }
 
     pub(super) fn signalling_timeout(&mut self, now: Instant) {
@@ -39,6 +40,7 @@ impl Endpoint {
             self.outputs.push_back(Output::Connect);
         }
         self.people.finder.handle_timeout(now);
+        self.people.proxy_finder.handle_timeout(now);
         while let Some(request) = self.people.requests.as_mut().and_then(|r| r.expired(now)) {
             self.handle_outcome(now, request, Outcome::TimedOut);
         }
@@ -68,6 +70,12 @@ impl Endpoint {
         {
             let server = self.people.finder.server();
             self.ask(now, Some(server), IqKind::Get(request), Request::Services);
+            moved = true;
+        }
+        while self.online()
+            && let Some(query) = self.people.proxy_finder.poll_request()
+        {
+            self.ask(now, Some(query.to.clone()), IqKind::Get(query.payload()), Request::Proxy(query));
             moved = true;
         }
         if self.people.finder.poll_changed() {
@@ -163,6 +171,7 @@ impl Endpoint {
     /// Calls that are up go on; the stream is brought back after a pause.
     fn lost(&mut self, now: Instant, why: &str) {
         self.people.finder.interrupted();
+        self.people.proxy_finder.interrupted();
         if self.link.closing {
             return self.emit(Event::Signalling(Signalling::Down));
         }
@@ -300,6 +309,7 @@ impl Endpoint {
                 self.people.caps.learned(&who, &DiscoInfo::default());
             }
             (Request::Disco(who), _) => self.people.caps.failed(&who),
+            (Request::Proxy(query), outcome) => self.people.proxy_finder.handle_answer(&query, outcome),
             (Request::Activate(id), outcome) => {
                 let activated = matches!(outcome, Outcome::Result(_));
                 self.proxy_answered(now, id, activated);

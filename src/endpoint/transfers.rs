@@ -281,7 +281,7 @@ impl Endpoint {
             };
             match reach {
                 // Relays and proxies are learned in the same round trips as the roster.
-                Reach::Device(_) if self.people.services_pending && !over => {}
+                Reach::Device(_) if !self.people.is_settled() && !over => {}
                 Reach::Device(device) => self.device_found(now, id, device),
                 // A full address that shows no presence may still be right.
                 Reach::Everybody | Reach::Unknown if over && to.is_full() => self.device_found(now, id, to),
@@ -369,7 +369,8 @@ impl Endpoint {
     }
 
     /// A content of ours for the session-initiate or a content-add.
-    fn new_content(&self, id: FileId) -> Option<Content> {
+    fn new_content(&mut self, id: FileId) -> Option<Content> {
+        let transport = self.our_transport(id)?;
         let transfer = self.transfers.get(&id.transfer)?;
         let file = transfer.files.get(id.file)?;
         Some(Content {
@@ -381,19 +382,20 @@ impl Endpoint {
             senders: Some(file.senders),
             disposition: crate::wire::jingle::Disposition::Session,
             description: Some(Self::describe(file)),
-            transport: Some(self.our_transport(file)?),
+            transport: Some(transport),
             security: None,
         })
     }
 
     /// Our half of a content of theirs.
-    fn answer_content(&self, id: FileId) -> Option<Content> {
+    fn answer_content(&mut self, id: FileId) -> Option<Content> {
+        let transport = self.our_transport(id)?;
         let file = self.file(id)?;
         let key = file.content.as_ref()?;
         Some(Content {
             senders: Some(file.senders),
             description: Some(Self::describe(file)),
-            transport: Some(self.our_transport(file)?),
+            transport: Some(transport),
             ..key.element()
         })
     }

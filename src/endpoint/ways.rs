@@ -135,8 +135,8 @@ impl Endpoint {
         };
         let mut s5b = S5b::new(config);
         if attempt.proxies() {
-            for proxy in self.people.proxies() {
-                s5b.add_proxy(proxy.jid, &proxy.host, proxy.port);
+            for proxy in self.people.proxy_finder.proxies() {
+                s5b.add_proxy(proxy.jid.clone(), &proxy.host, proxy.port);
             }
         }
         if let Some(file) = self.file_mut(id) {
@@ -374,7 +374,7 @@ impl Endpoint {
 
     pub(super) fn proxy_answered(&mut self, now: Instant, id: FileId, activated: bool) {
         if let Some(s5b) = self.file_mut(id).and_then(File::s5b_mut) {
-            s5b.handle_activated(now, activated);
+            s5b.handle_activated(now, if activated { Ok(()) } else { Err(()) });
         }
         self.pump_s5b(now, id);
     }

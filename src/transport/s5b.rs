@@ -222,6 +222,11 @@ impl S5b {
         &self.config.sid
     }
 
+    /// Networks that this machine is in: private addresses in them may be dialled. Known with the listeners.
+    pub fn set_own_networks(&mut self, networks: Vec<(std::net::IpAddr, u8)>) {
+        self.config.policy.own_networks = networks;
+    }
+
     /// A listener that speaks SOCKS5 for [`Self::dst_addrs`] is bound there. After offer or answer it is too late.
     pub fn add_listener(&mut self, addr: SocketAddr) {
         let ip = addr.ip().to_canonical();
