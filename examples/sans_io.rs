@@ -59,9 +59,9 @@ pub(crate) fn main() -> Result<(), Failure> {
         match output {
             Output::Connect => ends[side].handle_input(now, Input::Connected { tls: None, loopback: true }),
             Output::Bytes(bytes) => ends[1 - side].handle_input(now, Input::Bytes(&bytes)),
-            Output::OpenSockets { call, .. } => {
+            Output::OpenSockets { leg, .. } => {
                 let bound = vec![([192, 0, 2, side as u8], 4000).into()];
-                ends[side].handle_input(now, Input::Sockets { call, bound });
+                ends[side].handle_input(now, Input::Sockets { leg, bound });
             }
             Output::Transmit(Transmit { local: source, destination: local, contents: mut bytes }) => {
                 ends[1 - side].handle_input(now, Input::Datagram { local, source, bytes: &mut bytes });

@@ -67,6 +67,7 @@
 //!             Output::StartTls | Output::Close => {}                // negotiate TLS on it, close it
 //!             Output::Bytes(bytes) => connection.extend(bytes),     // write to it
 //!             Output::OpenSockets { .. } | Output::CloseSockets(_) => {} // UDP sockets of one call
+//!             Output::File(_wish) => {}                             // open, read, write a file; its TCP streams
 //!             Output::Transmit(_datagram) => {}                     // send from one of them
 //!             Output::Resolve(_name) => {}                          // ask DNS or mDNS
 //!             Output::Event(event) => println!("{event:?}"),        // tell the application

@@ -254,7 +254,8 @@ impl Endpoint {
     pub(super) fn engage(&mut self, now: Instant, id: FileId, theirs: Transport) {
         let opener = self.transfers.get(&id.transfer).is_some_and(|t| t.role() == Role::Initiator);
         let Some(file) = self.file_mut(id) else { return };
-        file.stage = FileStage::Connecting(now + CONNECT);
+        // The initiator chooses what comes next, so it gives up first.
+        file.stage = FileStage::Connecting(now + if opener { CONNECT } else { PATIENCE });
         match (file.way.as_mut(), theirs) {
             (Some(Carriage::S5b(s5b)), Transport::S5b(theirs)) => {
                 // S5B has its own clock; this is for a peer that goes silent after it.

@@ -17,7 +17,11 @@ mod seeded;
 mod server;
 
 use offhook::config::Secret;
-use offhook::endpoint::event::{CallId, EndKind, Ended, Event, Input, Output};
+#[path = "shelf.rs"]
+pub mod shelf;
+
+use offhook::endpoint::event::{CallId, EndKind, Ended, Event, Input, LegId, Output};
+use offhook::endpoint::file_event::FileInput;
 use offhook::endpoint::{Account, AddressPolicy, Endpoint, EndpointConfig, MediaConfig};
 use offhook::fault::ReasonCondition;
 use offhook::jingle::session::SessionContext;
@@ -70,7 +74,10 @@ pub struct Client {
     pub jid: String,
     pub manner: Manner,
     pub events: Vec<(Instant, Event)>,
-    pub sockets: BTreeMap<CallId, SocketAddr>,
+    pub sockets: BTreeMap<LegId, SocketAddr>,
+    pub shelf: shelf::Shelf,
+    /// Offered files are taken at once.
+    pub takes_files: bool,
     /// Sockets that were asked for, ever.
     pub opened: usize,
     /// Datagrams sent, ever.
@@ -133,7 +140,8 @@ enum Thing {
     ToClient(usize, u64, String),
     Datagram(SocketAddr, SocketAddr, Vec<u8>),
     Connected(usize, u64),
-    Sockets(usize, CallId),
+    Sockets(usize, LegId),
+    File(usize, FileInput),
 }
 
 /// A stanza that the server routed.
@@ -211,6 +219,8 @@ pub struct World {
     queue: BinaryHeap<Reverse<(Instant, u64)>>,
     things: BTreeMap<u64, Thing>,
     order: u64,
+    /// Connections between files.
+    pipes: Vec<shelf::Pipe>,
     tick: Option<Instant>,
     phase: f64,
     /// Most calls of `handle_timeout` at one instant.
@@ -257,6 +267,8 @@ impl World {
                 manner: Manner::Accepts,
                 events: Vec::new(),
                 sockets: BTreeMap::new(),
+                shelf: shelf::Shelf::default(),
+                takes_files: true,
                 opened: 0,
                 datagrams: 0,
                 heard: BTreeMap::new(),
@@ -310,6 +322,7 @@ impl World {
             queue: BinaryHeap::new(),
             things: BTreeMap::new(),
             order: 0,
+            pipes: Vec::new(),
             tick: None,
             phase: 0.0,
             most_rounds: 0,
@@ -472,13 +485,14 @@ impl World {
                     self.resources[index].up = false;
                 }
                 Output::Transmit(t) => self.transmit(index, t.local, t.destination, t.contents),
-                Output::OpenSockets { call, .. } => {
+                Output::File(output) => self.file_output(index, output),
+                Output::OpenSockets { leg, .. } => {
                     self.clients[index].opened += 1;
                     if !self.clients[index].slow_sockets {
-                        self.push(now, Thing::Sockets(index, call));
+                        self.push(now, Thing::Sockets(index, leg));
                     }
                 }
-                Output::CloseSockets(call) => drop(self.clients[index].sockets.remove(&call)),
+                Output::CloseSockets(leg) => drop(self.clients[index].sockets.remove(&leg)),
                 Output::Resolve(name) => self.clients[index].resolves.push(name),
                 Output::Event(event) => {
                     let manner = self.clients[index].manner;
@@ -489,6 +503,11 @@ impl World {
                             Manner::Rejects(reason) => drop(endpoint.reject(now, *call, reason)),
                             Manner::Waits => {}
                         }
+                    }
+                    if let Event::File(event) = &event
+                        && self.clients[index].takes_files
+                    {
+                        self.take_files(index, event);
                     }
                     self.clients[index].events.push((now, event));
                 }
@@ -517,12 +536,12 @@ impl World {
     }
 
     /// Binds a socket for a call.
-    pub fn bind(&mut self, index: usize, call: CallId) {
+    pub fn bind(&mut self, index: usize, leg: LegId) {
         let client = &mut self.clients[index];
         client.next_port = client.next_port.wrapping_add(1).max(1024);
         let addr = SocketAddr::from(([192, 0, 2, 1 + index as u8], client.next_port));
-        client.sockets.insert(call, addr);
-        client.endpoint.handle_input(self.now, Input::Sockets { call, bound: vec![addr] });
+        client.sockets.insert(leg, addr);
+        client.endpoint.handle_input(self.now, Input::Sockets { leg, bound: vec![addr] });
         self.drain(index);
     }
 
@@ -552,7 +571,11 @@ impl World {
                 }
             }
             Thing::Connected(client, generation) => self.connected(client, generation),
-            Thing::Sockets(client, call) => self.bind(client, call),
+            Thing::Sockets(client, leg) => self.bind(client, leg),
+            Thing::File(client, input) => {
+                self.clients[client].endpoint.handle_input(now, Input::File(input));
+                self.drain(client);
+            }
         }
     }
 

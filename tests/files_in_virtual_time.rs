@@ -1,0 +1,284 @@
+//! Whole transfers of files between endpoints, in virtual time: every way, every fall-back, every fault.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm
+)]
+
+#[path = "common/world.rs"]
+mod world;
+
+use offhook::endpoint::event::{EndKind, Event};
+use offhook::endpoint::file_event::{FileEvent, FileId, TransferId, Way, WayKind};
+use offhook::fault::ReasonCondition;
+use offhook::file::Verdict;
+use offhook::wire::candidate::S5bKind;
+use offhook::wire::jingle::Reason;
+use std::time::Duration;
+use world::shelf::sha256;
+use world::{JULIET, ROMEO, World};
+
+const SECOND: Duration = Duration::from_secs(1);
+const S5B: [WayKind; 1] = [WayKind::S5b];
+const CHANNEL: [WayKind; 1] = [WayKind::DataChannel];
+const IBB: [WayKind; 1] = [WayKind::Ibb];
+
+/// Bytes that compress to nothing and repeat nowhere.
+fn noise(bytes: usize, seed: u64) -> Vec<u8> {
+    let mut rng = world::Rng(seed);
+    (0..bytes).map(|_| rng.next() as u8).collect()
+}
+
+fn file_events(world: &World, client: usize) -> Vec<&FileEvent> {
+    let events = world.clients[client].events.iter();
+    events.filter_map(|(_, e)| if let Event::File(e) = e { Some(e) } else { None }).collect()
+}
+
+fn ways(world: &World, client: usize) -> Vec<Way> {
+    let events = file_events(world, client).into_iter();
+    events.filter_map(|e| if let FileEvent::Connected { way, .. } = e { Some(*way) } else { None }).collect()
+}
+
+fn end(world: &World, client: usize) -> EndKind {
+    let ends: Vec<EndKind> = file_events(world, client)
+        .into_iter()
+        .filter_map(|e| if let FileEvent::Ended { how, .. } = e { Some(how.kind) } else { None })
+        .collect();
+    assert_eq!(ends.len(), 1, "{:?}", file_events(world, client));
+    ends[0]
+}
+
+/// All files are over there with the right bytes, in order, and both sides say so.
+fn arrived(world: &World, files: &[(&str, Vec<u8>)]) {
+    for client in 0..2 {
+        assert_eq!(end(world, client), EndKind::Completed, "{:#?}", file_events(world, client));
+        assert!(world.clients[client].sockets.is_empty());
+        assert_eq!(world.clients[client].endpoint.transfers().count(), 0);
+    }
+    let kept: Vec<&Vec<u8>> = world.clients[1].shelf.kept.values().collect();
+    assert_eq!(kept.len(), files.len());
+    for (kept, (_, sent)) in kept.into_iter().zip(files) {
+        assert_eq!(sha256(kept), sha256(sent));
+    }
+    let done = |client: usize| {
+        let events = file_events(world, client).into_iter();
+        events.filter(|e| matches!(e, FileEvent::Done { verified: true, .. })).count()
+    };
+    assert_eq!((done(0), done(1)), (files.len(), files.len()), "{:#?}", file_events(world, 0));
+}
+
+fn one_file(bytes: usize, allowed: &[WayKind], expected: Way) {
+    let mut world = World::quick(7);
+    let files = [("balcony.txt", noise(bytes, 1))];
+    world.send(0, JULIET, &files, allowed);
+    world.run_for(60 * SECOND);
+    arrived(&world, &files);
+    assert_eq!((ways(&world, 0), ways(&world, 1)), (vec![expected], vec![expected]));
+}
+
+#[test]
+fn a_file_goes_over_a_direct_bytestream() {
+    one_file(300_000, &WayKind::ALL, Way::S5b(S5bKind::Direct));
+}
+
+#[test]
+fn a_file_goes_over_a_data_channel() {
+    one_file(300_000, &CHANNEL, Way::DataChannel);
+}
+
+#[test]
+fn a_file_goes_in_band() {
+    one_file(300_000, &IBB, Way::Ibb);
+}
+
+#[test]
+fn an_empty_file_goes_every_way() {
+    one_file(0, &S5B, Way::S5b(S5bKind::Direct));
+    one_file(0, &CHANNEL, Way::DataChannel);
+    one_file(0, &IBB, Way::Ibb);
+}
+
+#[test]
+fn a_person_is_sent_a_file_on_the_device_that_takes_files() {
+    let mut world = World::quick(8);
+    let files = [("balcony.txt", noise(10_000, 1))];
+    world.send(0, "juliet@capulet.example", &files, &WayKind::ALL);
+    world.run_for(20 * SECOND);
+    arrived(&world, &files);
+}
+
+#[test]
+fn several_files_go_in_one_session_one_after_the_other() {
+    for allowed in [&S5B, &CHANNEL, &IBB] {
+        let mut world = World::quick(9);
+        let files: Vec<(&str, Vec<u8>)> =
+            ["a", "b", "c", "d", "e"].iter().zip(1..).map(|(name, n)| (*name, noise(20_000 * n as usize, n))).collect();
+        world.send(0, JULIET, &files, allowed);
+        world.run_for(120 * SECOND);
+        arrived(&world, &files);
+        let sids = world.routed.iter().filter(|r| r.text.contains("action='session-initiate'")).count();
+        assert_eq!(sids, 1);
+    }
+}
+
+/// Streams and datagrams between the two do not arrive, as far as `dead` says.
+fn falls_back(dead_streams: bool, dead_datagrams: bool, expected: Way, steps: &[(WayKind, WayKind)]) {
+    let mut world = World::quick(10);
+    for client in &mut world.clients {
+        client.shelf.unreachable = dead_streams;
+    }
+    world.loss = if dead_datagrams { 1.0 } else { 0.0 };
+    let files = [("balcony.txt", noise(30_000, 1))];
+    world.send(0, JULIET, &files, &WayKind::ALL);
+    world.run_for(180 * SECOND);
+    arrived(&world, &files);
+    assert_eq!(ways(&world, 1), [expected]);
+    let fallen: Vec<(WayKind, WayKind)> = file_events(&world, 0)
+        .into_iter()
+        .filter_map(|e| if let FileEvent::Falling { from, to, .. } = e { Some((*from, *to)) } else { None })
+        .collect();
+    assert_eq!(fallen, steps);
+}
+
+#[test]
+fn without_streams_a_data_channel_takes_over() {
+    falls_back(true, false, Way::DataChannel, &[(WayKind::S5b, WayKind::DataChannel)]);
+}
+
+#[test]
+fn without_streams_and_datagrams_the_bytes_go_in_band() {
+    use WayKind::{DataChannel, Ibb, S5b};
+    falls_back(true, true, Way::Ibb, &[(S5b, DataChannel), (DataChannel, S5b), (S5b, Ibb)]);
+}
+
+#[test]
+fn where_no_allowed_way_works_both_sides_say_so() {
+    let mut world = World::quick(11);
+    for client in &mut world.clients {
+        client.shelf.unreachable = true;
+    }
+    world.send(0, JULIET, &[("a", noise(1000, 1))], &S5B);
+    world.run_for(120 * SECOND);
+    assert_eq!((end(&world, 0), end(&world, 1)), (EndKind::MediaFailed, EndKind::MediaFailed));
+    assert!(world.clients[1].shelf.kept.is_empty());
+}
+
+#[test]
+fn the_receiver_resumes_by_range_and_the_whole_is_hashed() {
+    for allowed in [&S5B, &CHANNEL, &IBB] {
+        let mut world = World::quick(12);
+        let bytes = noise(200_000, 1);
+        let id = FileId { transfer: TransferId(1), file: 0 };
+        world.clients[1].shelf.parts.insert(id, bytes[..150_000].to_vec());
+        let files = [("balcony.txt", bytes)];
+        world.send(0, JULIET, &files, allowed);
+        world.run_for(60 * SECOND);
+        arrived(&world, &files);
+        let accept = world.routed.iter().find(|r| r.text.contains("action='session-accept'")).unwrap();
+        assert!(accept.text.contains("<range offset='150000'/>"), "{}", accept.text);
+    }
+}
+
+#[test]
+fn a_wrong_part_is_found_out_by_the_hash_and_gets_no_final_name() {
+    let mut world = World::quick(13);
+    let bytes = noise(200_000, 1);
+    let id = FileId { transfer: TransferId(1), file: 0 };
+    world.clients[1].shelf.parts.insert(id, noise(100_000, 2));
+    world.send(0, JULIET, &[("balcony.txt", bytes)], &S5B);
+    world.run_for(60 * SECOND);
+    assert_eq!((end(&world, 0), end(&world, 1)), (EndKind::MediaFailed, EndKind::File));
+    assert!(world.clients[1].shelf.kept.is_empty());
+    assert_eq!(world.clients[1].shelf.verdicts, [(id, Verdict::Spoiled)]);
+}
+
+#[test]
+fn a_stream_that_breaks_leaves_a_part_for_the_next_session() {
+    let mut world = World::quick(14);
+    let files = [("balcony.txt", noise(200_000, 1))];
+    world.clients[0].shelf.breaks_at = Some(120_000);
+    world.send(0, JULIET, &files, &S5B);
+    world.run_for(20 * SECOND);
+    assert_eq!((end(&world, 0), end(&world, 1)), (EndKind::MediaFailed, EndKind::MediaFailed));
+    let part = world.clients[1].shelf.parts.values().next().unwrap().clone();
+    assert_eq!(part.len(), 120_000);
+    assert!(world.clients[1].shelf.verdicts.iter().all(|(_, v)| *v == Verdict::Pause));
+    for client in &mut world.clients {
+        client.events.clear();
+    }
+    world.clients[1].shelf.parts.insert(FileId { transfer: TransferId(2), file: 0 }, part);
+    world.send(0, JULIET, &files, &S5B);
+    world.run_for(20 * SECOND);
+    arrived(&world, &files);
+}
+
+#[test]
+fn nothing_is_dialled_and_no_listener_opened_before_the_user_accepts() {
+    let mut world = World::quick(15);
+    world.clients[1].takes_files = false;
+    world.send(0, JULIET, &[("a", noise(1000, 1))], &WayKind::ALL);
+    world.run_for(5 * SECOND);
+    let shelf = &world.clients[1].shelf;
+    assert_eq!((shelf.listened, shelf.dials.len(), world.clients[1].opened), (0, 0, 0));
+    let offered = file_events(&world, 1).into_iter().any(|e| matches!(e, FileEvent::Offered { .. }));
+    assert!(offered);
+}
+
+#[test]
+fn a_declined_offer_ends_as_one() {
+    let mut world = World::quick(16);
+    world.clients[1].takes_files = false;
+    world.send(0, JULIET, &[("a", noise(1000, 1))], &WayKind::ALL);
+    world.run_for(SECOND);
+    let transfer = world.clients[1].endpoint.transfers().next().unwrap();
+    world.act(1, |e, now| e.reject_files(now, transfer, Reason::new(ReasonCondition::Decline))).unwrap();
+    world.run_for(SECOND);
+    assert_eq!((end(&world, 0), end(&world, 1)), (EndKind::Rejected, EndKind::Rejected));
+}
+
+#[test]
+fn either_side_cancels_everything_while_it_is_carried() {
+    for side in [0, 1] {
+        let mut world = World::quick(17);
+        world.send(0, JULIET, &[("a", noise(3_000_000, 1)), ("b", noise(1000, 2))], &IBB);
+        world.run_for(SECOND);
+        let transfer = world.clients[side].endpoint.transfers().next().unwrap();
+        world.act(side, |e, now| e.cancel_transfer(now, transfer)).unwrap();
+        world.run_for(5 * SECOND);
+        assert_eq!((end(&world, 0), end(&world, 1)), (EndKind::Cancelled, EndKind::Cancelled));
+        assert!(world.clients[1].shelf.kept.is_empty());
+    }
+}
+
+#[test]
+fn one_file_is_taken_out_and_the_other_arrives() {
+    // J234-10
+    let mut world = World::quick(18);
+    let files = [("a", noise(2_000_000, 1)), ("b", noise(1000, 2))];
+    let transfer = world.send(0, JULIET, &files, &IBB);
+    world.run_for(SECOND);
+    world.act(0, |e, now| e.cancel_file(now, FileId { transfer, file: 0 })).unwrap();
+    world.run_for(20 * SECOND);
+    let kept: Vec<_> = world.clients[1].shelf.kept.values().collect();
+    assert_eq!(kept, [&files[1].1]);
+    for client in 0..2 {
+        let failed = file_events(&world, client)
+            .into_iter()
+            .any(|e| matches!(e, FileEvent::Failed { id, kind: EndKind::Cancelled, .. } if id.file == 0));
+        assert!(failed, "{client}: {:#?}", file_events(&world, client));
+    }
+}
+
+#[test]
+fn a_stranger_learns_nothing_by_offering_files() {
+    let mut world = World::new(&world::Options { contacts: false, ..Default::default() });
+    world.clients[0].takes_files = false;
+    world.send(0, JULIET, &[("a", noise(1000, 1))], &WayKind::ALL);
+    world.run_for(5 * SECOND);
+    assert_eq!(end(&world, 0), EndKind::Unavailable);
+    assert!(file_events(&world, 1).is_empty());
+    assert_eq!(world.clients[1].shelf.listened, 0);
+    let _ = ROMEO;
+}
