@@ -32,13 +32,13 @@ use file_event::TransferId;
 pub use link::Account;
 use link::Link;
 use people::People;
-use transfer::Transfer;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+use transfer::Transfer;
 
 /// Who may learn our network addresses before the user accepted a call (J176-24, J176-25).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -328,7 +328,8 @@ impl Endpoint {
             [self.link.poll_timeout(), self.invites.poll_timeout(), self.signalling_deadline(), self.calls_deadline()];
         let sessions = self.sessions.poll_timeout().map(|(at, _)| at);
         let legs = self.calls.values_mut().filter_map(|c| c.media.leg.as_mut()).filter_map(|l| l.poll_timeout());
-        let earliest = legs.map(|(at, _)| at).chain(sessions).chain(signalling.into_iter().flatten()).chain(files).min();
+        let earliest =
+            legs.map(|(at, _)| at).chain(sessions).chain(signalling.into_iter().flatten()).chain(files).min();
         Output::Timeout(earliest)
     }
 

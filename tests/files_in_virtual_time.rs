@@ -242,7 +242,7 @@ fn a_declined_offer_ends_as_one() {
 fn either_side_cancels_everything_while_it_is_carried() {
     for side in [0, 1] {
         let mut world = World::quick(17);
-        world.send(0, JULIET, &[("a", noise(3_000_000, 1)), ("b", noise(1000, 2))], &IBB);
+        world.send(0, JULIET, &[("a", noise(3_000_000, 1)), ("b", noise(3_000_000, 2))], &IBB);
         world.run_for(SECOND);
         let transfer = world.clients[side].endpoint.transfers().next().unwrap();
         world.act(side, |e, now| e.cancel_transfer(now, transfer)).unwrap();

@@ -14,7 +14,7 @@
 #[path = "common/world.rs"]
 mod world;
 
-use offhook::endpoint::event::{CallId, Event};
+use offhook::endpoint::event::{CallId, Event, LegId};
 use offhook::endpoint::{AddressPolicy, EndpointConfig};
 use offhook::fault::ReasonCondition;
 use std::collections::{BTreeMap, BTreeSet};
@@ -300,7 +300,8 @@ impl Sequence {
                 }
             }
             model.seen[who] = client.events.len();
-            for (call, socket) in &client.sockets {
+            for (leg, socket) in &client.sockets {
+                let LegId::Call(call) = leg else { continue };
                 if model.wanted.contains(&(who, *call)) {
                     continue;
                 }

@@ -11,7 +11,7 @@
 #[path = "common/world.rs"]
 mod world;
 
-use offhook::endpoint::event::{EndKind, Event};
+use offhook::endpoint::event::{EndKind, Event, LegId};
 use offhook::endpoint::{AddressPolicy, EndpointConfig};
 use offhook::fault::ReasonCondition;
 use offhook::jingle::sessions::Callers;
@@ -520,7 +520,7 @@ fn junk_and_replays_do_no_harm_to_a_call() {
     world.run_for(2 * SECOND);
     let recorded = std::mem::take(&mut world.captured);
     world.capture = false;
-    let (a, b) = (world.clients[0].sockets[&call], world.clients[1].sockets[&answered]);
+    let (a, b) = (world.clients[0].sockets[&LegId::Call(call)], world.clients[1].sockets[&LegId::Call(answered)]);
     let evil = SocketAddr::from(([203, 0, 113, 66], 666));
     let mut noise = world::Rng(7);
     for first in 0..=255_u8 {

@@ -1,10 +1,10 @@
 //! The bytes of files, from the accepted offer to the verdict: jobs of the shell, in-band bytes with their credit, hashes.
 //! Read XEP-0234 §8 and XEP-0047 §2.2 before touching this file.
 
+use super::Endpoint;
 use super::event::EndKind;
 use super::file_event::{FileEvent, FileId, FileInput, FileOutput, TransferId, Way};
 use super::transfer::{Carriage, File, FileStage};
-use super::Endpoint;
 use crate::fault::{ReasonCondition, StanzaCondition};
 use crate::file::hash::{Compared, compare, strongest};
 use crate::file::{Carried, CarryFault, FileFault, FileJob, Verdict};
@@ -260,7 +260,8 @@ impl Endpoint {
             FileStage::Connecting(until) if *until <= now => self.no_way(now, id),
             FileStage::Offered(Some(until)) if *until <= now => self.no_way(now, id),
             FileStage::Checking { until, .. } if *until <= now => {
-                let FileStage::Checking { carried, .. } = std::mem::replace(&mut file.stage, FileStage::Carrying) else {
+                let FileStage::Checking { carried, .. } = std::mem::replace(&mut file.stage, FileStage::Carrying)
+                else {
                     return;
                 };
                 self.keep(id, carried.size, carried.hashes.first().cloned(), false);

@@ -4,7 +4,7 @@
 //! bytes and those of a data channel do, with a credit in both directions.
 
 use super::event::{EndKind, Ended};
-use crate::file::{CarryFault, Carried, FileFault, FileJob, Verdict};
+use crate::file::{Carried, CarryFault, FileFault, FileJob, Verdict};
 use crate::transport::dial::DialPolicy;
 use crate::transport::s5b::StreamId;
 use crate::wire::candidate::S5bKind;

@@ -190,7 +190,7 @@ impl Endpoint {
         self.fail_call(now, id, EndKind::MediaFailed, ReasonCondition::ConnectivityError, text);
     }
 
-    fn new_leg(&mut self, now: Instant, initiator: bool) -> Leg {
+    pub(super) fn new_leg(&mut self, now: Instant, initiator: bool, data: Option<DataConfig>) -> Leg {
         let mut config = LegConfig::new(initiator, Arc::clone(&self.identity));
         let relay_only = self.relay_only();
         config.carrier = Carrier::Ice { servers: self.ice_servers(), relay_only, lab: self.config.media.lab };

@@ -176,7 +176,8 @@ impl People {
 
     /// False if the device is known not to carry files this way.
     pub(super) fn knows_way(&self, device: &Jid, way: WayKind) -> bool {
-        let caps = device.try_as_full().ok().and_then(|full| self.contacts.resource(full)).and_then(|r| r.caps.as_ref());
+        let caps =
+            device.try_as_full().ok().and_then(|full| self.contacts.resource(full)).and_then(|r| r.caps.as_ref());
         features(way).iter().all(|feature| self.caps.supports(device, caps, feature) != Some(false))
     }
 

@@ -148,7 +148,10 @@ pub(super) enum Carriage {
     S5b(Box<S5b>),
     Channel(Box<ChannelWay>),
     /// Agreed on, or offered and not yet agreed on.
-    Ibb { transport: IbbTransport, stream: Option<Box<IbbStream>> },
+    Ibb {
+        transport: IbbTransport,
+        stream: Option<Box<IbbStream>>,
+    },
 }
 
 /// A leg that carries one data channel.

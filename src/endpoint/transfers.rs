@@ -742,11 +742,8 @@ impl Endpoint {
         if contents.iter().any(|c| offered_by(c, Role::Responder).is_none()) {
             // J234-03, or an offer that mixes files with sound.
             let both = contents.iter().all(|c| file_of(c).is_some());
-            let reason = if both {
-                ReasonCondition::IncompatibleParameters
-            } else {
-                ReasonCondition::UnsupportedApplications
-            };
+            let reason =
+                if both { ReasonCondition::IncompatibleParameters } else { ReasonCondition::UnsupportedApplications };
             let _ = self.sessions.act(session, |s| s.reject(now, Reason::new(reason)));
             return;
         }

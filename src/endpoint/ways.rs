@@ -4,7 +4,7 @@
 use super::event::{EndKind, LegId, Output};
 use super::file_event::{FileEvent, FileId, FileOutput, Way};
 use super::transfer::{Attempt, Carriage, ChannelWay, File, FileStage, Pump, Purpose};
-use super::{AddressPolicy, Endpoint, offer};
+use super::{Endpoint, offer};
 use crate::fault::ReasonCondition;
 use crate::jingle::session::Role;
 use crate::transport::dial::DialPolicy;
@@ -46,7 +46,8 @@ impl Endpoint {
                 Some(Transport::S5b(theirs)) => {
                     // Where a data channel may come next, proxies are offered only to those who offer theirs.
                     let proxies = theirs.candidates.iter().any(|c| c.kind == S5bKind::Proxy);
-                    let direct = theirs.candidates.is_empty() || theirs.candidates.iter().any(|c| c.kind != S5bKind::Proxy);
+                    let direct =
+                        theirs.candidates.is_empty() || theirs.candidates.iter().any(|c| c.kind != S5bKind::Proxy);
                     match (proxies, direct) {
                         (true, false) => Some(Attempt::S5bProxy),
                         (false, _) => Some(Attempt::S5bDirect),
@@ -94,10 +95,6 @@ impl Endpoint {
         }
     }
 
-    fn relay_only(&self) -> bool {
-        self.config.media.relay_only || self.config.address_policy == AddressPolicy::RelayOnly
-    }
-
     fn stream_sid(&mut self) -> String {
         format!("{:016x}", self.next_number())
     }
@@ -120,8 +117,7 @@ impl Endpoint {
             (true, _) | (false, Attempt::S5bProxy) => Some(S5bKind::Proxy),
             (false, _) => None,
         };
-        let dst_addrs =
-            [dst_addr(&sid, local.as_str(), peer.as_str()), dst_addr(&sid, peer.as_str(), local.as_str())];
+        let dst_addrs = [dst_addr(&sid, local.as_str(), peer.as_str()), dst_addr(&sid, peer.as_str(), local.as_str())];
         let first_stream = file.rounds << 16;
         let config = S5bConfig {
             initiator,
@@ -221,7 +217,8 @@ impl Endpoint {
     }
 
     pub(super) fn send_replace(&mut self, now: Instant, id: FileId) {
-        let (Some(transport), Some(key)) = (self.our_transport(id), self.file(id).and_then(|f| f.content.clone())) else {
+        let (Some(transport), Some(key)) = (self.our_transport(id), self.file(id).and_then(|f| f.content.clone()))
+        else {
             return;
         };
         self.offered(id, None, Some(now + PATIENCE));
@@ -231,7 +228,8 @@ impl Endpoint {
     }
 
     pub(super) fn send_replace_accept(&mut self, now: Instant, id: FileId) {
-        let (Some(transport), Some(key)) = (self.our_transport(id), self.file(id).and_then(|f| f.content.clone())) else {
+        let (Some(transport), Some(key)) = (self.our_transport(id), self.file(id).and_then(|f| f.content.clone()))
+        else {
             return;
         };
         if self.act(id, |s| s.transport_accept(now, &key, transport)).is_err() {
@@ -266,10 +264,12 @@ impl Endpoint {
                 self.pump_s5b(now, id);
             }
             (Some(Carriage::Channel(_)), Transport::Ice(theirs)) => {
-                if let Some(port) = theirs.sctp.as_ref().map(|s| s.port)
-                    && let Some(leg) = file.leg_mut()
-                {
-                    leg.set_remote_sctp(port);
+                if let Some(leg) = file.leg_mut() {
+                    if let Some(sctp) = &theirs.sctp {
+                        leg.set_remote_sctp(sctp.port);
+                    }
+                    // Both sides want the file: payload may flow.
+                    leg.release(now);
                 }
                 let name = file.content.as_ref().map_or_else(String::new, |key| key.name.clone());
                 // J343-03: the initiator opens the channel, and its label is the name of the content.
@@ -590,7 +590,8 @@ impl Endpoint {
             }
             Some(Carriage::Channel(way)) => {
                 let gathered = way.gather_by.is_some_and(|at| at <= now);
-                let due = |leg: &mut Box<crate::transport::leg::Leg>| leg.poll_timeout().is_some_and(|(at, _)| at <= now);
+                let due =
+                    |leg: &mut Box<crate::transport::leg::Leg>| leg.poll_timeout().is_some_and(|(at, _)| at <= now);
                 if let Some(leg) = &mut way.leg
                     && due(leg)
                 {

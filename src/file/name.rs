@@ -62,11 +62,10 @@ pub fn safe_name(untrusted: &str) -> SafeName {
     // A leading dot hides a file, a leading dash is an option; Windows drops trailing dots and spaces.
     let kept = kept.trim_start_matches(|c: char| c == '.' || c == '-' || c.is_whitespace());
     let kept = trim_end(kept);
-    let named = if kept.is_empty() { "file".to_owned() } else { kept.to_owned() };
-    let named = if is_device(&named) { format!("_{named}") } else { named };
-    let (stem, extension) = split(&named);
-    let cut = fit(stem, extension, LONGEST);
-    SafeName(trim_end(&cut).to_owned())
+    let kept = if kept.chars().all(is_joiner) { "file" } else { kept };
+    let cut = cut(kept);
+    // The cut may leave a device's name.
+    SafeName(if is_device(&cut) { self::cut(&format!("_{cut}")) } else { cut })
 }
 
 /// A file below a directory that is sent, as one name: `photos/2024/a.jpg` becomes `photos_2024_a.jpg`.
@@ -75,6 +74,12 @@ pub fn flattened<'a>(components: impl IntoIterator<Item = &'a str>) -> SafeName 
     let joined: Vec<&str> = components.into_iter().collect();
     // A component may hold the other system's separator.
     safe_name(&joined.join("_").replace(['/', '\\'], "_"))
+}
+
+/// To the longest name, with its extension.
+fn cut(name: &str) -> String {
+    let (stem, extension) = split(name);
+    trim_end(&fit(stem, extension, LONGEST)).to_owned()
 }
 
 fn trim_end(name: &str) -> &str {
@@ -89,6 +94,11 @@ fn is_invisible(c: char) -> bool {
             '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff0}'..='\u{fffb}' | '\u{fffe}' | '\u{ffff}'
             | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// Characters that show nothing by themselves but are part of others.
+fn is_joiner(c: char) -> bool {
+    matches!(c, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}')
 }
 
 /// What Windows forbids in names, the colon of drives and streams among it, becomes an underscore.

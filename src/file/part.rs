@@ -49,6 +49,19 @@ impl Identity {
             }
         }
     }
+
+    /// What a later offer of the same file says, with the hashes that only this one has.
+    #[must_use]
+    pub fn joined(&self, offer: &Identity) -> Identity {
+        let mut joined = offer.clone();
+        for hash in &self.hashes {
+            if joined.hashes.iter().all(|(algo, value)| *algo != hash.0 || value.is_empty()) {
+                joined.hashes.push(hash.clone());
+            }
+        }
+        joined.hashes.retain(|(_, value)| !value.is_empty());
+        joined
+    }
 }
 
 /// The text beside a part.
@@ -143,4 +156,132 @@ fn unescaped(text: &str) -> Option<String> {
         out += rest;
     }
     Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use super::*;
+    use crate::file::hash::BY_STRENGTH;
+    use proptest::prelude::*;
+
+    fn identity() -> Identity {
+        Identity {
+            name: "f".to_owned(),
+            peer: "romeo@montague.example".to_owned(),
+            size: Some(10),
+            date: Some("2026-11-21T12:00:00Z".to_owned()),
+            hashes: Vec::new(),
+        }
+    }
+
+    fn hashed(algo: HashAlgo, byte: u8) -> Identity {
+        Identity { hashes: vec![(algo, vec![byte; algo.digest_bytes()])], ..identity() }
+    }
+
+    #[test]
+    fn without_a_common_hash_peer_name_size_and_date_must_all_be_known_and_equal() {
+        assert!(identity().fits(&identity()));
+        for other in [
+            Identity { name: "g".to_owned(), ..identity() },
+            Identity { peer: "tybalt@capulet.example".to_owned(), ..identity() },
+            Identity { size: Some(11), ..identity() },
+            Identity { size: None, ..identity() },
+            Identity { date: None, ..identity() },
+        ] {
+            assert!(!identity().fits(&other) && !other.fits(&identity()), "{other:?}");
+        }
+        let undated = Identity { date: None, ..identity() };
+        assert!(!undated.fits(&undated), "nothing tells a new version from the old one");
+        assert!(hashed(HashAlgo::Sha256, 1).fits(&identity()));
+    }
+
+    #[test]
+    fn a_common_hash_decides_whatever_the_name_or_the_sender() {
+        let renamed =
+            Identity { name: "g".to_owned(), peer: "x".to_owned(), date: None, ..hashed(HashAlgo::Sha256, 1) };
+        assert!(hashed(HashAlgo::Sha256, 1).fits(&renamed));
+        assert!(!hashed(HashAlgo::Sha256, 1).fits(&hashed(HashAlgo::Sha256, 2)));
+        assert!(!hashed(HashAlgo::Sha256, 1).fits(&Identity { size: Some(11), ..renamed }));
+    }
+
+    #[test]
+    fn a_weak_hash_may_refuse_a_resume_but_not_allow_one() {
+        let renamed = Identity { name: "g".to_owned(), ..hashed(HashAlgo::Sha1, 1) };
+        assert!(!hashed(HashAlgo::Sha1, 1).fits(&renamed));
+        assert!(!hashed(HashAlgo::Sha1, 1).fits(&hashed(HashAlgo::Sha1, 2)));
+        assert!(hashed(HashAlgo::Sha1, 1).fits(&hashed(HashAlgo::Sha1, 1)));
+    }
+
+    #[test]
+    fn a_later_offer_adds_its_hashes_and_loses_none() {
+        let joined = hashed(HashAlgo::Sha256, 1).joined(&hashed(HashAlgo::Sha512, 2));
+        assert_eq!(joined.hashes.len(), 2);
+        let later = Identity { hashes: vec![(HashAlgo::Sha256, Vec::new())], ..identity() };
+        assert_eq!(hashed(HashAlgo::Sha256, 1).joined(&later), hashed(HashAlgo::Sha256, 1));
+    }
+
+    #[test]
+    fn the_text_is_as_documented() {
+        let sidecar = Sidecar { identity: hashed(HashAlgo::Sha1, 0xab), spoiled: true };
+        let text = format!(
+            "offhook part 1\nname f\npeer romeo@montague.example\nsize 10\ndate 2026-11-21T12:00:00Z\nhash sha-1 {}\n\
+             spoiled\nend\n",
+            "ab".repeat(20)
+        );
+        assert_eq!(sidecar.to_text(), text);
+    }
+
+    #[test]
+    fn a_text_cut_anywhere_is_no_sidecar() {
+        let text = Sidecar { identity: hashed(HashAlgo::Sha256, 7), spoiled: false }.to_text();
+        for cut in 0..text.len() {
+            assert_eq!(Sidecar::parse(&text.as_bytes()[..cut]), None, "{cut}");
+        }
+        assert!(Sidecar::parse(text.as_bytes()).is_some());
+    }
+
+    #[test]
+    fn unknown_lines_and_functions_are_skipped() {
+        let text = "offhook part 1\nname f\nlater word\npeer p\nhash sha-9 00\nend\n";
+        let read = Sidecar::parse(text.as_bytes()).unwrap();
+        assert_eq!((read.identity.name.as_str(), read.identity.hashes.len()), ("f", 0));
+    }
+
+    fn any_identity() -> impl Strategy<Value = Identity> {
+        let hash = (proptest::sample::select(&BY_STRENGTH[..]), any::<u8>())
+            .prop_map(|(algo, byte)| (algo, vec![byte; algo.digest_bytes()]));
+        let hashes = proptest::collection::vec(hash, 0..4);
+        let texts = (any::<String>(), any::<String>(), proptest::option::of(any::<String>()));
+        (texts, proptest::option::of(any::<u64>()), hashes).prop_map(|((name, peer, date), size, hashes)| Identity {
+            name,
+            peer,
+            size,
+            date,
+            hashes,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(identity in any_identity(), spoiled: bool) {
+            let sidecar = Sidecar { identity, spoiled };
+            prop_assert_eq!(Sidecar::parse(sidecar.to_text().as_bytes()), Some(sidecar));
+        }
+
+        #[test]
+        fn junk_never_panics(junk in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Sidecar::parse(&junk);
+        }
+
+        #[test]
+        fn a_damaged_text_never_panics(
+            identity in any_identity(), at in any::<proptest::sample::Index>(), byte: u8,
+        ) {
+            let mut text = Sidecar { identity, spoiled: true }.to_text().into_bytes();
+            let at = at.index(text.len());
+            text[at] = byte;
+            let _ = Sidecar::parse(&text);
+        }
+    }
 }

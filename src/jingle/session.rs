@@ -454,7 +454,12 @@ impl Session {
     ///
     /// # Errors
     /// [`Misuse::Ended`], [`Misuse::NoContent`]
-    pub fn send_streamhost_news(&mut self, now: Instant, content: &ContentKey, news: S5bTransport) -> Result<(), Misuse> {
+    pub fn send_streamhost_news(
+        &mut self,
+        now: Instant,
+        content: &ContentKey,
+        news: S5bTransport,
+    ) -> Result<(), Misuse> {
         self.live_mut()?.own(content)?;
         let mut jingle = Jingle::new(Action::TransportInfo, self.parties.sid.clone());
         jingle.contents =

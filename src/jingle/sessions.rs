@@ -582,4 +582,3 @@ impl Flood {
 fn offers_files(jingle: &Jingle) -> bool {
     jingle.contents.iter().any(|c| matches!(c.description, Some(Description::File(_))))
 }
-

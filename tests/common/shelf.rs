@@ -247,10 +247,8 @@ impl World {
                 let shelf = &mut self.clients[there].shelf;
                 shelf.next_accepted += 1;
                 let accepted = StreamId((1 << 32) + shelf.next_accepted);
-                self.pipes.push(Pipe {
-                    ends: [(client, id, stream), (there, their_id, accepted)],
-                    carrying: [false; 2],
-                });
+                self.pipes
+                    .push(Pipe { ends: [(client, id, stream), (there, their_id, accepted)], carrying: [false; 2] });
                 self.say_later(there, FileInput::StreamOpen { id: their_id, stream: accepted, local: Some(addr) });
                 self.say_later(client, FileInput::StreamOpen { id, stream, local: None });
             }
