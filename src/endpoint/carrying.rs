@@ -215,6 +215,7 @@ impl Endpoint {
             | FileStage::Prepared
             | FileStage::Offered(_)
             | FileStage::Connecting(_)
+            | FileStage::Held { .. }
             | FileStage::Checking { .. }
             | FileStage::Keeping { .. }
             | FileStage::Over => return,
@@ -259,6 +260,7 @@ impl Endpoint {
             FileStage::Connecting(until) if *until <= now && initiator => self.fall_back(now, id),
             FileStage::Connecting(until) if *until <= now => self.no_way(now, id),
             FileStage::Offered(Some(until)) if *until <= now => self.no_way(now, id),
+            FileStage::Held { until, .. } if *until <= now => self.release_held(now, id.transfer),
             FileStage::Checking { until, .. } if *until <= now => {
                 let FileStage::Checking { carried, .. } = std::mem::replace(&mut file.stage, FileStage::Carrying)
                 else {
@@ -276,6 +278,7 @@ impl Endpoint {
             | FileStage::Prepared
             | FileStage::Offered(_)
             | FileStage::Connecting(_)
+            | FileStage::Held { .. }
             | FileStage::Carrying
             | FileStage::Checking { .. }
             | FileStage::Keeping { .. }
@@ -404,7 +407,7 @@ impl Endpoint {
                 continue;
             }
             match stream.poll_event() {
-                Some(IbbEvent::Opened) => self.connected(now, id, Way::Ibb),
+                Some(IbbEvent::Opened) => self.connected(now, id, Way::Ibb, None),
                 Some(IbbEvent::Readable) => self.take_in_band(now, id),
                 Some(IbbEvent::Writable) => self.feed(now, id),
                 Some(IbbEvent::Closed) => self.in_band_closed(now, id),

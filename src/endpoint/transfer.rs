@@ -9,7 +9,7 @@ use crate::jingle::session::Role;
 use crate::jingle::sessions::SessionId;
 use crate::transport::ibb::IbbStream;
 use crate::transport::leg::{ChannelId, Leg};
-use crate::transport::s5b::S5b;
+use crate::transport::s5b::{S5b, StreamId};
 use crate::wire::candidate::{Candidate, IbbTransport, Transport};
 use crate::wire::description::{FileDescription, FileHash};
 use crate::wire::jid::Jid;
@@ -42,7 +42,7 @@ pub(super) enum Stage {
 /// Where one file stands.
 ///
 /// ```text
-///  sender    Waiting ─▶ Preparing ─▶ Offered ─▶ Connecting ─▶ Carrying ─▶ Sent ── received ─▶ Over
+///  sender    Waiting ─▶ Preparing ─▶ Offered ─▶ Connecting ─▶ Held ─▶ Carrying ─▶ Sent ── received ─▶ Over
 ///  receiver  Alerting ─▶ Preparing ───────────▶ Connecting ─▶ Carrying ─▶ Checking ─▶ Keeping ─▶ Over
 ///                            ▲                      │ way failed
 ///                            └── transport-replace ─┘
@@ -61,6 +61,9 @@ pub(super) enum FileStage {
     Offered(Option<Instant>),
     /// The way is being negotiated; the other side may ask for another one until then.
     Connecting(Instant),
+    /// The way stands, and the next file is not agreed on yet: were this one through before that, the receiver would
+    /// take the transfer for complete. Not waited for beyond the instant.
+    Held { way: Way, stream: Option<StreamId>, until: Instant },
     /// Bytes flow.
     Carrying,
     /// Received in full; the sender's hash is awaited.
@@ -286,9 +289,10 @@ impl File {
     pub(super) fn deadline(&mut self) -> Option<Instant> {
         let stage = match &self.stage {
             FileStage::Offered(until) => *until,
-            FileStage::Connecting(until) | FileStage::Checking { until, .. } | FileStage::Sent { until, .. } => {
-                Some(*until)
-            }
+            FileStage::Connecting(until)
+            | FileStage::Held { until, .. }
+            | FileStage::Checking { until, .. }
+            | FileStage::Sent { until, .. } => Some(*until),
             FileStage::Waiting
             | FileStage::Alerting
             | FileStage::Preparing(_)
@@ -352,6 +356,14 @@ impl Transfer {
     /// Files that are part of the session and not over.
     pub(super) fn live(&self) -> usize {
         self.files.iter().filter(|f| f.content.is_some() && !f.is_over()).count()
+    }
+
+    /// True if this file is not to be through before the one behind it is agreed on.
+    pub(super) fn waits_for_next(&self, id: FileId) -> bool {
+        self.files.get(id.file).is_some_and(|f| f.sending)
+            && self.files.get(id.file + 1).is_some_and(|next| {
+                matches!(next.stage, FileStage::Waiting | FileStage::Preparing(_) | FileStage::Offered(_))
+            })
     }
 
     pub(super) fn all_over(&self) -> bool {

@@ -19,8 +19,8 @@ use crate::wire::jingle::{Content, Creator, Reason, Senders};
 use crate::wire::ns;
 use std::time::{Duration, Instant};
 
-/// Files of one session that are under way at the same time: the next one's way is found while one is carried.
-const AT_ONCE: usize = 2;
+/// Files of one session that are under way at the same time: two are carried while the way of the next one is found.
+const AT_ONCE: usize = 3;
 /// Files of one call of `send_files`.
 const FILES: usize = 10_000;
 /// The receiver ends the session; where it does not, the sender does.
@@ -590,6 +590,7 @@ impl Endpoint {
             | FileStage::Prepared
             | FileStage::Offered(_)
             | FileStage::Connecting(_)
+            | FileStage::Held { .. }
             | FileStage::Carrying
             | FileStage::Checking { .. }
             | FileStage::Keeping { .. }
@@ -629,6 +630,7 @@ impl Endpoint {
                 for content in contents {
                     self.content_taken(now, id, content);
                 }
+                self.release_held(now, id);
                 self.add_next(now, id);
             }
             SessionEvent::ContentRejected { content, reason } => {
@@ -638,6 +640,7 @@ impl Endpoint {
                 // A peer that knows no content-add gets the rest in further sessions, which the application begins.
                 tracing::debug!(?reason, "a further file was not taken");
                 self.tell(FileEvent::Declined { id: file });
+                self.release_held(now, id);
                 self.add_next(now, id);
                 self.end_if_done(now, id);
             }
@@ -685,7 +688,31 @@ impl Endpoint {
 
     /// A peer whose device knows none of our ways, or no further contents, may be served another way.
     fn transfer_ended(&mut self, now: Instant, id: TransferId, end: &End) {
-        self.forget_transfer(now, id, end);
+        let success = end.reason == ReasonCondition::Success && end.by == EndedBy::Remote;
+        let waiting = |f: &File| matches!(f.stage, FileStage::Waiting | FileStage::Preparing(Purpose::Add));
+        let more = self.transfers.get(&id).is_some_and(|t| t.by == Party::Local && t.files.iter().any(waiting));
+        if !success || !more {
+            return self.forget_transfer(now, id, end);
+        }
+        // The receiver took the transfer for complete: the rest goes in a session of its own.
+        let ids: Vec<FileId> = self.transfers.get(&id).map_or(Vec::new(), |t| t.files.iter().map(|f| f.id).collect());
+        for file in ids {
+            self.settle_at_end(now, file, end);
+        }
+        let sid = self.sessions.new_sid();
+        let Some(transfer) = self.transfers.get_mut(&id) else { return };
+        let session = transfer.session.take();
+        transfer.sid = sid;
+        transfer.stage = Stage::Opening;
+        let next = transfer.files.iter().find(|f| waiting(f)).map(|f| f.id);
+        if let Some(session) = session {
+            self.file_sessions.remove(&session);
+        }
+        self.last_words.remove(&id);
+        if let Some(next) = next {
+            self.close_way(now, next);
+            self.prepare(now, next, Purpose::Initiate);
+        }
     }
 
     /// Files of the session-initiate that the session-accept leaves out are declined.
@@ -833,6 +860,7 @@ impl Endpoint {
                 | FileStage::Prepared
                 | FileStage::Offered(_)
                 | FileStage::Connecting(_)
+                | FileStage::Held { .. }
                 | FileStage::Carrying
                 | FileStage::Checking { .. }
                 | FileStage::Keeping { .. }

@@ -2,7 +2,7 @@
 //! by the next one. Read XEP-0260 §2 and §3, XEP-0261 §2 and XEP-0343 §4 before touching this file.
 
 use super::event::{EndKind, LegId, Output};
-use super::file_event::{FileEvent, FileId, FileOutput, Way};
+use super::file_event::{FileEvent, FileId, FileOutput, TransferId, Way};
 use super::transfer::{Attempt, Carriage, ChannelWay, File, FileStage, Pump, Purpose};
 use super::{Endpoint, offer};
 use crate::fault::ReasonCondition;
@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 const CONNECT: Duration = Duration::from_secs(20);
 /// The peer's next word, when one side has seen a way fail and the other chooses the next.
 const PATIENCE: Duration = Duration::from_secs(45);
+/// The peer's answer to the next file is waited for so long before this one begins.
+const NEXT_FILE: Duration = Duration::from_secs(2);
 /// Candidates of a new transport are waited for so long: they are in its first stanza.
 const GATHER: Duration = Duration::from_secs(2);
 /// XEP-0343 §4.1
@@ -351,8 +353,7 @@ impl Endpoint {
                 Some(S5bEvent::HangUp { stream }) => self.order(FileOutput::HangUp { id, stream }),
                 Some(S5bEvent::Activate { proxy, sid, target }) => self.activate_proxy(now, id, proxy, sid, target),
                 Some(S5bEvent::Established { stream, kind }) => {
-                    self.connected(now, id, Way::S5b(kind));
-                    self.order(FileOutput::Carry { id, stream });
+                    self.connected(now, id, Way::S5b(kind), Some(stream));
                 }
                 Some(S5bEvent::Failed) => return self.way_failed(now, id),
                 None => return,
@@ -411,7 +412,7 @@ impl Endpoint {
                         way.channel = Some(channel);
                     }
                     if way.channel == Some(channel) {
-                        self.connected(now, id, Way::DataChannel);
+                        self.connected(now, id, Way::DataChannel, None);
                     }
                 }
                 LegEvent::ChannelReadable(_) => self.take_in_band(now, id),
@@ -446,15 +447,46 @@ impl Endpoint {
     }
 
     /// A way stands.
-    pub(super) fn connected(&mut self, now: Instant, id: FileId, way: Way) {
+    pub(super) fn connected(&mut self, now: Instant, id: FileId, way: Way, stream: Option<StreamId>) {
+        let waits = self.transfers.get(&id.transfer).is_some_and(|t| t.waits_for_next(id));
         let Some(file) = self.file_mut(id) else { return };
         if !matches!(file.stage, FileStage::Connecting(_)) {
             return;
         }
+        if waits {
+            file.stage = FileStage::Held { way, stream, until: now + NEXT_FILE };
+        } else {
+            self.begin_carrying(now, id, way, stream);
+        }
+    }
+
+    fn begin_carrying(&mut self, now: Instant, id: FileId, way: Way, stream: Option<StreamId>) {
+        let Some(file) = self.file_mut(id) else { return };
         file.stage = FileStage::Carrying;
         file.connected = Some(way);
         self.tell(FileEvent::Connected { id, way });
+        if let Some(stream) = stream {
+            self.order(FileOutput::Carry { id, stream });
+        }
         self.feed(now, id);
+    }
+
+    /// Begins with files that waited for the next one to be agreed on.
+    pub(super) fn release_held(&mut self, now: Instant, id: TransferId) {
+        let Some(transfer) = self.transfers.get(&id) else { return };
+        let due: Vec<(FileId, Way, Option<StreamId>)> = transfer
+            .files
+            .iter()
+            .filter_map(|f| match f.stage {
+                FileStage::Held { way, stream, until } if until <= now || !transfer.waits_for_next(f.id) => {
+                    Some((f.id, way, stream))
+                }
+                _ => None,
+            })
+            .collect();
+        for (id, way, stream) in due {
+            self.begin_carrying(now, id, way, stream);
+        }
     }
 
     /// A way does not work, or does not any more.
@@ -464,7 +496,7 @@ impl Endpoint {
             FileStage::Connecting(_) | FileStage::Preparing(_) | FileStage::Prepared | FileStage::Offered(_) => {
                 self.fall_back(now, id);
             }
-            FileStage::Carrying => {
+            FileStage::Held { .. } | FileStage::Carrying => {
                 let text = "the connection was lost".to_owned();
                 let reason = Reason::new(ReasonCondition::ConnectivityError);
                 self.fail_file(now, id, EndKind::MediaFailed, reason, text);
