@@ -556,6 +556,7 @@ impl Endpoint {
         }
         self.order(FileOutput::Close(id));
         let success = end.reason == ReasonCondition::Success && transfer.all_over();
+        let undone: Vec<FileId> = transfer.files.iter().filter(|f| !f.is_over()).map(|f| f.id).collect();
         let (kind, text) = match (&transfer.fault, success) {
             (Some((kind, text)), _) => (*kind, Some(text.clone())),
             (None, true) => (EndKind::Completed, end.text.clone()),
@@ -567,6 +568,10 @@ impl Endpoint {
         };
         let duration = transfer.accepted.map(|at| now.saturating_duration_since(at)).unwrap_or_default();
         tracing::info!(transfer = id.0, sid = %transfer.sid, reason = %end.reason, "transfer ended");
+        for id in undone {
+            let text = text.clone().unwrap_or_else(|| "the transfer ended before".to_owned());
+            self.tell(FileEvent::Failed { id, kind, text });
+        }
         let how = Box::new(Ended { kind, reason: Some(end.reason), by, duration, text });
         self.tell(FileEvent::Ended { transfer: id, how });
     }

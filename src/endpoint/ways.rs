@@ -3,7 +3,7 @@
 
 use super::event::{EndKind, LegId, Output};
 use super::file_event::{FileEvent, FileId, FileOutput, TransferId, Way};
-use super::transfer::{Attempt, Carriage, ChannelWay, File, FileStage, Pump, Purpose};
+use super::transfer::{Attempt, Carriage, ChannelWay, File, FileStage, Pump, Purpose, Stage};
 use super::{Endpoint, offer};
 use crate::fault::ReasonCondition;
 use crate::jingle::session::Role;
@@ -477,11 +477,9 @@ impl Endpoint {
         let due: Vec<(FileId, Way, Option<StreamId>)> = transfer
             .files
             .iter()
-            .filter_map(|f| match f.stage {
-                FileStage::Held { way, stream, until } if until <= now || !transfer.waits_for_next(f.id) => {
-                    Some((f.id, way, stream))
-                }
-                _ => None,
+            .filter_map(|f| {
+                let FileStage::Held { way, stream, until } = f.stage else { return None };
+                (until <= now || !transfer.waits_for_next(f.id)).then_some((f.id, way, stream))
             })
             .collect();
         for (id, way, stream) in due {
@@ -587,8 +585,8 @@ impl Endpoint {
     /// Deadlines of files and their ways.
     pub(super) fn transfers_deadline(&mut self) -> Option<Instant> {
         let finding = self.transfers.values().filter_map(|t| match t.stage {
-            super::transfer::Stage::Finding(until) => Some(until),
-            _ => None,
+            Stage::Finding(until) => Some(until),
+            Stage::Opening | Stage::Offered | Stage::Alerting | Stage::Answering | Stage::Active => None,
         });
         let last = self.last_words.values().copied();
         let first = finding.chain(last).min();

@@ -24,6 +24,9 @@ enum Closed {
     Part(Part),
 }
 
+/// What a worker says, and of which file.
+type Reported = (FileId, FileReport);
+
 /// Files and streams of all transfers.
 #[derive(Debug)]
 pub(super) struct Files {
@@ -32,7 +35,7 @@ pub(super) struct Files {
     closed: BTreeMap<FileId, Closed>,
     open: BTreeMap<FileId, FileWorker>,
     progress: BTreeMap<FileId, Arc<AtomicU64>>,
-    file_reports: (mpsc::Sender<(FileId, FileReport)>, mpsc::Receiver<(FileId, FileReport)>),
+    file_reports: (mpsc::Sender<Reported>, mpsc::Receiver<Reported>),
 }
 
 impl Files {
