@@ -403,23 +403,29 @@ impl Receiving {
     }
 
     fn pull(&mut self, now: Instant, out: &mut [i16], negotiated: &Negotiated, events: &mut VecDeque<AudioEvent>) {
-        // Measured at the next packet, not at the sample that is played now: that packet must be there in time.
-        let stretch = self.jitter.stretch(now, 0);
+        let spare = self.queue.len();
+        let stretch = if spare < out.len() {
+            self.jitter.stretch(now, samples_to_time(spare), samples_to_time(out.len()))
+        } else {
+            Stretch::Keep
+        };
         self.since_stretch = self.since_stretch.saturating_add(out.len());
         let calm = self.since_stretch < STRETCH_SAMPLES;
         let stretch = match stretch {
-            Stretch::Faster(false) | Stretch::Slower(false) if calm => Stretch::Keep,
-            Stretch::Keep | Stretch::Faster(_) | Stretch::Slower(_) => stretch,
+            Stretch::Faster(false) | Stretch::Slower(false) | Stretch::Trim if calm => Stretch::Keep,
+            Stretch::Keep | Stretch::Faster(_) | Stretch::Slower(_) | Stretch::Trim => stretch,
         };
         let want = match stretch {
-            Stretch::Keep => out.len(),
+            Stretch::Keep | Stretch::Trim => out.len(),
             Stretch::Slower(_) => out.len().max(FASTER_NEEDS),
             Stretch::Faster(_) => out.len() + FASTER_NEEDS,
         };
         self.fill(now, out.len(), want, negotiated, events);
         let changed = match stretch {
             Stretch::Keep => 0,
-            Stretch::Faster(urgent) => self.queue.faster(urgent),
+            Stretch::Faster(urgent) => self.queue.faster(urgent, usize::MAX),
+            // Not more than is spare: else a packet would have to come earlier.
+            Stretch::Trim => self.queue.faster(false, spare),
             Stretch::Slower(urgent) => self.queue.slower(urgent),
         };
         if changed > 0 {
@@ -504,6 +510,10 @@ impl Receiving {
         let waiting = (self.queue.len() as u64 * clock / u64::from(PCM_RATE_HZ)) as u32;
         self.jitter.delay(now, waiting).unwrap_or_default()
     }
+}
+
+fn samples_to_time(samples: usize) -> Duration {
+    Duration::from_micros(samples as u64 * 1_000_000 / u64::from(PCM_RATE_HZ))
 }
 
 fn ticks_to_samples(ticks: u32, clock_hz: u64) -> usize {

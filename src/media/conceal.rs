@@ -2,6 +2,7 @@
 //! cannot conceal by themselves (after G.711 appendix I) and stretching of what waits to be played (after WSOLA).
 
 use super::comfort_noise::rms;
+use std::ops::RangeInclusive;
 
 /// Makes up lost sound of a codec without concealment of its own.
 #[derive(Debug, Clone)]
@@ -146,7 +147,6 @@ pub struct PcmQueue {
 
 // 48 kHz.
 const LONGEST: usize = 720;
-const SHORTEST: usize = 120;
 const OVERLAP: usize = 240;
 // Looked at every 8th sample first (a tenth of the work), then around the best one.
 const COARSE: usize = 8;
@@ -209,23 +209,24 @@ impl PcmQueue {
         n
     }
 
-    /// Removes one pitch period at the start of what waits; samples removed, 0 if it would be heard. `urgent` takes
-    /// poorer matches.
-    pub fn faster(&mut self, urgent: bool) -> usize {
+    /// Removes one pitch period at the start of what waits, of at most so many samples; samples removed, 0 if it would be
+    /// heard. `urgent` takes poorer matches.
+    pub fn faster(&mut self, urgent: bool, most: usize) -> usize {
+        let longest = most.min(LONGEST);
         let Some(waiting) = self.data.get_mut(self.head..) else { return 0 };
-        if waiting.len() < FASTER_NEEDS {
+        if waiting.len() < FASTER_NEEDS || longest < OVERLAP {
             return 0;
         }
         let quiet = rms(waiting.get(..FASTER_NEEDS).unwrap_or_default()) < QUIET_RMS;
         let lag = if quiet {
-            LONGEST
+            longest
         } else {
             let (head, rest) = waiting.split_at(OVERLAP.min(waiting.len()));
             let at = |lag: usize| {
                 // Both pieces lie in `waiting`; the second starts `lag` later and may overlap the first.
                 if lag >= OVERLAP { rest.get(lag - OVERLAP..lag).unwrap_or_default() } else { &[] }
             };
-            let (lag, score) = best_lag(head, at, OVERLAP);
+            let (lag, score) = best_lag(head, at, OVERLAP..=longest);
             if score < if urgent { POOR_MATCH } else { GOOD_MATCH } {
                 return 0;
             }
@@ -260,7 +261,7 @@ impl PcmQueue {
             LONGEST
         } else {
             let at = |lag: usize| played.get(LONGEST - lag..LONGEST - lag + OVERLAP).unwrap_or_default();
-            let (lag, score) = best_lag(start, at, OVERLAP);
+            let (lag, score) = best_lag(start, at, OVERLAP..=LONGEST);
             if score < if urgent { POOR_MATCH } else { GOOD_MATCH } {
                 return 0;
             }
@@ -284,9 +285,10 @@ impl PcmQueue {
 }
 
 // The lag whose piece is most like `start`: coarse over all lags, then fine around the best.
-fn best_lag<'a>(start: &[i16], at: impl Fn(usize) -> &'a [i16], shortest: usize) -> (usize, f32) {
-    let mut best = (LONGEST, -1.0);
-    for lag in (shortest.max(SHORTEST)..=LONGEST).step_by(COARSE) {
+fn best_lag<'a>(start: &[i16], at: impl Fn(usize) -> &'a [i16], lags: RangeInclusive<usize>) -> (usize, f32) {
+    let (shortest, longest) = (*lags.start(), *lags.end());
+    let mut best = (longest, -1.0);
+    for lag in lags.step_by(COARSE) {
         let score = similarity(start, at(lag), 4);
         if score > best.1 {
             best = (lag, score);
@@ -294,7 +296,7 @@ fn best_lag<'a>(start: &[i16], at: impl Fn(usize) -> &'a [i16], shortest: usize)
     }
     let middle = best.0;
     best.1 = -1.0;
-    for lag in middle.saturating_sub(COARSE).max(shortest)..=(middle + COARSE).min(LONGEST) {
+    for lag in middle.saturating_sub(COARSE).max(shortest)..=(middle + COARSE).min(longest) {
         let score = similarity(start, at(lag), 2);
         if score > best.1 {
             best = (lag, score);
@@ -356,7 +358,7 @@ mod tests {
         let (mut removed, mut added) = (0, 0);
         for round in 0..40 {
             if round % 2 == 0 {
-                removed += queue.faster(false)
+                removed += queue.faster(false, LONGEST)
             } else {
                 added += queue.slower(false)
             }
@@ -377,10 +379,10 @@ mod tests {
         };
         let mut queue = PcmQueue::default();
         queue.room(4_800).iter_mut().for_each(|s| *s = noise(20_000));
-        assert_eq!((queue.faster(false), queue.slower(false)), (0, 0));
+        assert_eq!((queue.faster(false, LONGEST), queue.slower(false)), (0, 0));
         let mut queue = PcmQueue::default();
         queue.room(4_800).iter_mut().for_each(|s| *s = noise(50));
-        assert!(queue.faster(false) > 0);
+        assert!(queue.faster(false, LONGEST) > 0);
         assert!(queue.slower(false) > 0);
     }
 }

@@ -118,6 +118,8 @@ pub enum Stretch {
     Faster(bool),
     /// The delay is too short; true if by far.
     Slower(bool),
+    /// Packets come out at the right age, but decoded sound waits on top: take some of that out, not more.
+    Trim,
 }
 
 /// Counters of a jitter buffer, since it was made.
@@ -384,22 +386,32 @@ impl JitterBuffer {
         }
     }
 
-    /// How the sound that waits should be stretched.
+    /// How the sound that waits should be stretched, asked when the next packet is about to be decoded. `step`: how
+    /// much sound is pulled at once; `spare`: decoded sound that waits, less than that.
+    ///
+    /// What must be right is the age of a packet when it is decoded, for by then it must be there. That age comes in
+    /// whole steps, since packets are decoded when sound is pulled: the right one is the least above the target, and
+    /// `spare` is delay that saves no packet.
     #[must_use]
-    pub fn stretch(&self, now: Instant, waiting_ticks: u32) -> Stretch {
-        // Between the two the delay is left alone. The band lies above the target: one packet in twenty is slower than
-        // it, and a hole is worse than delay. It is as wide as one stretch, which else would overshoot.
-        const TOO_LONG_US: i64 = 20_000;
-        const TOO_SHORT_US: i64 = 4_000;
+    pub fn stretch(&self, now: Instant, spare: Duration, step: Duration) -> Stretch {
+        // One packet in twenty is slower than the target, and a hole is worse than delay.
+        const TOO_SHORT_US: i64 = 500;
+        // The target moves in steps of 5 ms; a step of delay is not given up and taken back for that.
+        const SLACK_US: i64 = 3_000;
         const FAR_US: i64 = 80_000;
+        // Shorter than the shortest pitch period that can be taken out.
+        const SPARE: Duration = Duration::from_millis(5);
+        let step_us = i64::try_from(step.as_micros()).unwrap_or(MAX_SPAN_US);
         // While sound is made up the delay grows by itself: to shrink that sound would be to make up more.
         let State::Playing { silent: false, held: 0, .. } = self.state else { return Stretch::Keep };
-        let Some(delay) = self.delay_us(now, waiting_ticks) else { return Stretch::Keep };
+        let Some(delay) = self.delay_us(now, 0) else { return Stretch::Keep };
         let error = delay - self.target_us();
-        if error > TOO_LONG_US {
+        if error > TOO_SHORT_US + step_us + SLACK_US {
             Stretch::Faster(error > FAR_US)
         } else if error < TOO_SHORT_US {
             Stretch::Slower(error < -FAR_US)
+        } else if spare > SPARE {
+            Stretch::Trim
         } else {
             Stretch::Keep
         }
@@ -827,7 +839,7 @@ mod tests {
                 put(&mut buffer, start + Duration::from_micros((at + delay) as u64), n);
                 while hear_us <= at + delay {
                     let now = start + Duration::from_micros(hear_us as u64);
-                    let stretch = buffer.stretch(now, 0);
+                    let stretch = buffer.stretch(now, Duration::ZERO, Duration::from_millis(20));
                     if matches!(stretch, Stretch::Faster(_))
                         && buffer.has_next()
                         && let Next::Frame { ticks, .. } = buffer.next(now, waiting as u32)
@@ -837,7 +849,7 @@ mod tests {
                     match stretch {
                         Stretch::Faster(_) if waiting >= 80 => waiting -= 80,
                         Stretch::Slower(_) => waiting += 80,
-                        Stretch::Faster(_) | Stretch::Keep => {}
+                        Stretch::Faster(_) | Stretch::Keep | Stretch::Trim => {}
                     }
                     while waiting < 160 {
                         match buffer.next(now, waiting as u32) {
