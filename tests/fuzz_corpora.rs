@@ -158,3 +158,8 @@ fn every_target_has_a_program_and_a_corpus() {
 fn session_survives_its_corpus_and_mutations_of_it() {
     run("session");
 }
+
+#[test]
+fn socks5_survives_its_corpus_and_mutations_of_it() {
+    run("socks5");
+}

@@ -5,6 +5,7 @@
 mod operations;
 
 use offhook::config::XmlLimits;
+use offhook::transport::socks5::{Client, Handshake, Server};
 use offhook::wire::candidate::Transport;
 use offhook::wire::description::{Description, Info};
 use offhook::wire::framer::{Frame, Framer};
@@ -30,6 +31,7 @@ pub const TARGETS: &[Target] = &[
     ("rtp", rtp),
     ("rtcp", rtcp),
     ("session", session),
+    ("socks5", socks5),
 ];
 
 /// Everything a framer gives for these pieces.
@@ -209,4 +211,54 @@ pub fn session(data: &[u8]) {
     let operations = operations.get(..operations.len().min(3_000)).unwrap_or_default();
     let outcome = operations::World::new(std::time::Instant::now(), seed).run(operations);
     assert!(outcome.is_ok(), "{outcome:?}");
+}
+
+/// The stream that the servers and clients of [`socks5`] are for.
+const DST_ADDR: &str = "972b7bf47291ca609517f67f86b5081086052dad";
+
+/// What a side of a handshake has done with bytes: how many it took, what it sent, how it stands.
+type Shaken = (usize, Vec<u8>, Handshake);
+
+fn shake(mut feed: impl FnMut(&[u8]) -> (usize, Option<Vec<u8>>, Handshake), data: &[u8], cut: usize) -> Shaken {
+    let (mut taken, mut sent, mut state) = (0, Vec::new(), Handshake::Going);
+    for piece in data.chunks(cut) {
+        let (n, out, now) = feed(piece);
+        assert!(n == piece.len() || now != Handshake::Going, "bytes are left though more are awaited");
+        (taken, state) = (taken + n, now);
+        sent.extend(out.unwrap_or_default());
+    }
+    (taken, sent, state)
+}
+
+/// Both sides of a SOCKS5 handshake: neither depends on how the bytes are cut, and none touches what follows it.
+pub fn socks5(data: &[u8]) {
+    let serve = |cut| {
+        let mut server = Server::new();
+        let feed = |piece: &[u8]| {
+            let wants = server.wants();
+            let n = server.handle_input(piece, |dst_addr| dst_addr == DST_ADDR);
+            assert!(wants <= 262 && (n >= wants.min(piece.len()) || server.wants() == 0));
+            (n, server.poll_transmit(), server.state().clone())
+        };
+        shake(feed, data, cut)
+    };
+    let whole = serve(data.len().max(1));
+    assert_eq!(whole, serve(1));
+    assert_eq!(whole, serve(7));
+    assert!(whole.1.len() <= 2 + 262);
+    if whole.2 == Handshake::Open(DST_ADDR.to_owned()) {
+        assert!(whole.1.starts_with(&[5, 0, 5, 0, 0, 3, 40]));
+    }
+    let dial = |cut| {
+        let mut client = Client::new(DST_ADDR);
+        let feed = |piece: &[u8]| {
+            let n = client.handle_input(piece);
+            (n, client.poll_transmit(), client.state().clone())
+        };
+        shake(feed, data, cut)
+    };
+    let whole = dial(data.len().max(1));
+    assert_eq!(whole, dial(1));
+    assert_eq!(whole, dial(7));
+    assert!(whole.1.len() <= 3 + 47);
 }
