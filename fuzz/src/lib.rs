@@ -227,6 +227,8 @@ fn shake(mut feed: impl FnMut(&[u8]) -> (usize, Option<Vec<u8>>, Handshake), dat
         (taken, state) = (taken + n, now);
         sent.extend(out.unwrap_or_default());
     }
+    // Of a connection that is closed no byte is left for anybody.
+    let taken = if matches!(state, Handshake::Broken(_)) { 0 } else { taken };
     (taken, sent, state)
 }
 
