@@ -187,7 +187,6 @@ pub mod transport {
     pub mod ice;
     pub mod leg;
     pub mod leg_config;
-    mod leg_data;
     pub mod path;
     mod protection;
     pub mod rtcp;
