@@ -57,6 +57,17 @@ pub fn is_dialable_host(host: &str, policy: &DialPolicy) -> bool {
         && (policy.lab || !last.eq_ignore_ascii_case("localhost"))
 }
 
+/// True if both are one address, in whatever spelling, or one name.
+#[must_use]
+pub fn same_host(a: &str, b: &str) -> bool {
+    let ip = |host: &str| host.parse::<IpAddr>().ok().map(|ip| ip.to_canonical());
+    match (ip(a), ip(b)) {
+        (Some(a), Some(b)) => a == b,
+        (None, None) => a.eq_ignore_ascii_case(b),
+        (Some(_), None) | (None, Some(_)) => false,
+    }
+}
+
 /// RFC 1918, the shared space of RFC 6598, the benchmark networks of RFC 2544, and link-local ones that got here.
 fn is_private_v4(ip: Ipv4Addr) -> bool {
     let [a, b, ..] = ip.octets();
@@ -238,6 +249,14 @@ mod tests {
         for text in LOOPBACK.iter().chain(NEVER) {
             assert!(!dials(text, &policy), "{text}");
         }
+    }
+
+    #[test]
+    fn one_host_in_two_spellings_is_one_host() {
+        for (a, b) in [("192.0.2.1", "::ffff:192.0.2.1"), ("2001:db8::1", "2001:DB8:0:0::1"), ("P.lit", "p.LIT")] {
+            assert!(same_host(a, b), "{a} {b}");
+        }
+        assert!(!same_host("192.0.2.1", "192.0.2.2") && !same_host("192.0.2.1", "p.lit"));
     }
 
     #[test]

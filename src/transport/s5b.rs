@@ -18,7 +18,7 @@
 //!
 //! `Failed` is no end of the session: the initiator replaces the transport or terminates (J260-13).
 
-use super::dial::{DialPolicy, is_dialable_host};
+use super::dial::{DialPolicy, is_dialable_host, same_host};
 use super::socks5::{dst_addr, is_dst_addr};
 use crate::config::{BytestreamLimits, wire};
 use crate::wire::candidate::{S5bCandidate, S5bKind, S5bTransport};
@@ -457,16 +457,14 @@ impl S5b {
     pub fn handle_timeout(&mut self, now: Instant) {
         match self.phase {
             Phase::Negotiating { since } => {
-                let late: Vec<StreamId> = self
-                    .theirs
-                    .iter()
-                    .filter(|t| t.state.by().is_some_and(|by| by <= now))
-                    .filter_map(|t| t.state.stream())
-                    .collect();
-                for theirs in self.theirs.iter_mut().filter(|t| t.state.by().is_some_and(|by| by <= now)) {
-                    theirs.state = Dialling::Over;
+                for theirs in &mut self.theirs {
+                    if let Dialling::Going { stream, by } = theirs.state
+                        && by <= now
+                    {
+                        theirs.state = Dialling::Over;
+                        self.events.push_back(S5bEvent::HangUp { stream });
+                    }
                 }
-                self.events.extend(late.into_iter().map(|stream| S5bEvent::HangUp { stream }));
                 if since + self.config.limits.negotiation <= now {
                     self.fail(false);
                 }
@@ -755,14 +753,10 @@ impl S5b {
     fn hang_up_all_but(&mut self, keep: Option<StreamId>) {
         let dialled = self.theirs.iter().filter_map(|t| t.state.stream());
         let accepted = self.accepted.iter().map(|(stream, _)| *stream);
-        let proxy = match self.phase {
-            Phase::DiallingProxy { stream, .. } | Phase::Activating { stream, .. } => Some(stream),
-            Phase::AwaitingActivation { .. }
-            | Phase::AwaitingStream { .. }
-            | Phase::Gathering
-            | Phase::Negotiating { .. }
-            | Phase::Established
-            | Phase::Failed => None,
+        let proxy = if let Phase::DiallingProxy { stream, .. } | Phase::Activating { stream, .. } = self.phase {
+            Some(stream)
+        } else {
+            None
         };
         let all = dialled.chain(accepted).chain(proxy).filter(|stream| Some(*stream) != keep);
         self.events.extend(all.map(|stream| S5bEvent::HangUp { stream }));
@@ -807,13 +801,7 @@ const fn type_preference(kind: S5bKind) -> u32 {
 }
 
 fn same_place(a: &S5bCandidate, b: &S5bCandidate) -> bool {
-    let ip = |host: &str| host.parse::<std::net::IpAddr>().ok().map(|ip| ip.to_canonical());
-    let same_host = match (ip(&a.host), ip(&b.host)) {
-        (Some(a), Some(b)) => a == b,
-        (None, None) => a.host.eq_ignore_ascii_case(&b.host),
-        (Some(_), None) | (None, Some(_)) => false,
-    };
-    same_host && a.port == b.port
+    a.port == b.port && same_host(&a.host, &b.host)
 }
 
 #[cfg(test)]
