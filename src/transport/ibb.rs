@@ -670,3 +670,409 @@ const fn refusal(condition: StanzaCondition) -> Answer {
         if matches!(condition, StanzaCondition::ResourceConstraint) { ErrorType::Modify } else { ErrorType::Cancel };
     Answer { condition, kind, jingle: None }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use super::*;
+
+    const SID: &str = "i781hf64";
+
+    fn config(opener: bool, sending: bool) -> IbbConfig {
+        IbbConfig::new(SID, BLOCK_SIZE, opener, sending)
+    }
+
+    fn data(seq: u16, data: &[u8]) -> Ibb {
+        Ibb::Data { sid: SID.into(), seq, data: data.to_vec() }
+    }
+
+    fn open(block_size: u16, in_messages: bool) -> Ibb {
+        Ibb::Open { sid: SID.into(), block_size, in_messages }
+    }
+
+    fn close() -> Ibb {
+        Ibb::Close { sid: SID.into() }
+    }
+
+    /// Both ends and a way between them that takes `trip` there and `trip` back, and carries `per_stanza` apart.
+    struct Pair {
+        now: Instant,
+        ends: [IbbStream; 2],
+        trip: Duration,
+        per_stanza: Duration,
+        free_at: Instant,
+        on_way: VecDeque<(Instant, usize, IbbTransmit)>,
+        events: [Vec<IbbEvent>; 2],
+        got: Vec<u8>,
+        /// What was received is dealt with at once.
+        eager: bool,
+        most_in_flight: usize,
+    }
+
+    impl Pair {
+        fn new(sender: IbbConfig, receiver: IbbConfig) -> Self {
+            let now = Instant::now();
+            Self {
+                now,
+                ends: [IbbStream::new(now, sender), IbbStream::new(now, receiver)],
+                trip: Duration::from_millis(5),
+                per_stanza: Duration::ZERO,
+                free_at: now,
+                on_way: VecDeque::new(),
+                events: [Vec::new(), Vec::new()],
+                got: Vec::new(),
+                eager: true,
+                most_in_flight: 0,
+            }
+        }
+
+        fn drain(&mut self) {
+            for side in 0..2 {
+                while let Some(transmit) = self.ends[side].poll_transmit() {
+                    self.free_at = self.free_at.max(self.now) + self.per_stanza;
+                    self.on_way.push_back((self.free_at + self.trip, 1 - side, transmit));
+                }
+                while let Some(event) = self.ends[side].poll_event() {
+                    self.events[side].push(event);
+                }
+            }
+            self.most_in_flight = self.most_in_flight.max(self.ends[0].flights.len());
+            if self.eager {
+                while let Some(block) = self.ends[1].take() {
+                    self.got.extend_from_slice(&block);
+                    self.ends[1].taken(self.now, block.len());
+                }
+                // Acknowledgements that this released.
+                while let Some(transmit) = self.ends[1].poll_transmit() {
+                    self.free_at = self.free_at.max(self.now) + self.per_stanza;
+                    self.on_way.push_back((self.free_at + self.trip, 0, transmit));
+                }
+            }
+        }
+
+        /// One stanza or one deadline; `false` when there is neither.
+        fn step(&mut self) -> bool {
+            self.drain();
+            let deadline = self.ends.iter().filter_map(IbbStream::poll_timeout).min();
+            let stanza = self.on_way.front().map(|(at, ..)| *at);
+            match (stanza, deadline) {
+                (Some(at), deadline) if deadline.is_none_or(|d| at <= d) => {
+                    let (_, side, transmit) = self.on_way.pop_front().unwrap();
+                    self.now = at;
+                    match transmit {
+                        IbbTransmit::Set { id, request } => self.ends[side].handle_request(at, &id, request),
+                        IbbTransmit::Message(payload) => self.ends[side].handle_message(at, payload),
+                        IbbTransmit::Answer { id, result } => {
+                            self.ends[side].handle_answer(at, &id, result.map_err(|a| a.condition));
+                        }
+                    }
+                }
+                (_, Some(at)) => {
+                    self.now = at;
+                    self.ends.iter_mut().for_each(|e| e.handle_timeout(at));
+                }
+                (Some(_), None) | (None, None) => return false,
+            }
+            self.drain();
+            true
+        }
+
+        fn send_all(&mut self, bytes: &[u8]) {
+            let mut sent = 0;
+            while sent < bytes.len() {
+                let taken = self.ends[0].push(self.now, &bytes[sent..]);
+                sent += taken;
+                assert!(taken > 0 || self.step(), "nothing moves");
+            }
+            self.ends[0].finish(self.now);
+            while !(self.ends[0].is_over() && self.ends[1].is_over()) && self.step() {}
+        }
+    }
+
+    fn pattern(bytes: usize) -> Vec<u8> {
+        (0..bytes as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+    }
+
+    fn acceptor(config: IbbConfig) -> (Instant, IbbStream) {
+        let now = Instant::now();
+        let mut stream = IbbStream::new(now, config);
+        stream.handle_request(now, "o", open(BLOCK_SIZE, false));
+        assert_eq!(answer(&mut stream), ("o".into(), Ok(())));
+        assert_eq!(stream.poll_event(), Some(IbbEvent::Opened));
+        (now, stream)
+    }
+
+    fn answer(stream: &mut IbbStream) -> (String, Result<(), StanzaCondition>) {
+        match stream.poll_transmit() {
+            Some(IbbTransmit::Answer { id, result }) => (id, result.map_err(|a| a.condition)),
+            other => panic!("no answer but {other:?}"),
+        }
+    }
+
+    fn sent(stream: &mut IbbStream) -> (String, Ibb) {
+        match stream.poll_transmit() {
+            Some(IbbTransmit::Set { id, request }) => (id, request),
+            other => panic!("no request but {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_file_goes_through_whole_and_both_sides_see_it_closed() {
+        for (opener_sends, bytes) in [(true, 100_000), (false, 100_000), (true, 4096), (true, 1), (true, 0)] {
+            let mut pair = Pair::new(config(opener_sends, true), config(!opener_sends, false));
+            let file = pattern(bytes);
+            pair.send_all(&file);
+            assert_eq!(pair.got, file, "{bytes} bytes");
+            assert_eq!(pair.ends[0].acknowledged(), bytes as u64);
+            for events in &pair.events {
+                assert!(events.contains(&IbbEvent::Opened) && events.last() == Some(&IbbEvent::Closed), "{events:?}");
+            }
+            assert_eq!(pair.ends[0].poll_timeout(), None);
+        }
+    }
+
+    #[test]
+    fn numbers_wrap_after_65535() {
+        let small = |opener, sending| IbbConfig { block_size: 3, ..config(opener, sending) };
+        let mut pair = Pair::new(small(true, true), small(false, false));
+        let file = pattern(3 * 70_000 + 1);
+        pair.send_all(&file);
+        assert!(pair.got == file, "{} of {} bytes", pair.got.len(), file.len());
+        assert_eq!(pair.ends[1].expected_seq, (70_001_u32 % 65_536) as u16);
+        assert_eq!(pair.events[1].last(), Some(&IbbEvent::Closed));
+    }
+
+    #[test]
+    fn both_directions_count_for_themselves() {
+        let now = Instant::now();
+        let mut stream = IbbStream::new(now, config(true, true));
+        let (id, _) = sent(&mut stream);
+        assert!(stream.handle_answer(now, &id, Ok(())));
+        stream.push(now, &[1; 5000]);
+        assert!(matches!(sent(&mut stream).1, Ibb::Data { seq: 0, .. }));
+        stream.handle_request(now, "x", data(0, b"from the other side"));
+        assert_eq!(answer(&mut stream), ("x".into(), Ok(())));
+        assert_eq!(stream.take().unwrap(), b"from the other side");
+    }
+
+    #[test]
+    fn the_negotiated_sid_and_block_size_are_opened_and_a_larger_one_is_refused() {
+        let now = Instant::now();
+        let mut opener = IbbStream::new(now, IbbConfig { block_size: 2048, ..config(true, true) });
+        assert_eq!(sent(&mut opener).1, open(2048, false));
+        let mut stream = IbbStream::new(now, IbbConfig { block_size: 2048, ..config(false, false) });
+        stream.handle_request(now, "a", open(4096, false));
+        let refused = stream.poll_transmit().unwrap();
+        let IbbTransmit::Answer { result: Err(why), .. } = refused else { panic!("{refused:?}") };
+        assert_eq!((why.condition, why.kind), (StanzaCondition::ResourceConstraint, ErrorType::Modify));
+        // It may try again.
+        stream.handle_request(now, "b", open(2048, false));
+        assert_eq!(answer(&mut stream), ("b".into(), Ok(())));
+        assert_eq!(stream.poll_event(), Some(IbbEvent::Opened));
+        stream.handle_request(now, "c", open(2048, false));
+        assert_eq!(answer(&mut stream), ("c".into(), Err(StanzaCondition::NotAcceptable)));
+    }
+
+    #[test]
+    fn an_opener_tries_smaller_blocks_and_gives_up_on_any_other_refusal() {
+        let now = Instant::now();
+        let mut stream = IbbStream::new(now, config(true, true));
+        for size in [4096, 2048, 1024, 512, 256] {
+            let (id, request) = sent(&mut stream);
+            assert_eq!(request, open(size, false));
+            stream.handle_answer(now, &id, Err(StanzaCondition::ResourceConstraint));
+        }
+        assert_eq!(stream.poll_event(), Some(IbbEvent::Failed(IbbFault::Refused(StanzaCondition::ResourceConstraint))));
+        let mut stream = IbbStream::new(now, config(true, true));
+        let (id, _) = sent(&mut stream);
+        stream.handle_answer(now, &id, Err(StanzaCondition::NotAcceptable));
+        assert_eq!(stream.poll_event(), Some(IbbEvent::Failed(IbbFault::Refused(StanzaCondition::NotAcceptable))));
+        assert!(stream.is_over() && stream.poll_transmit().is_none());
+    }
+
+    #[test]
+    fn what_breaks_a_rule_is_refused_and_the_stream_is_closed() {
+        let spoiled = Ibb::Spoiled { sid: SID.into(), seq: 0 };
+        let rows = [
+            (data(1, b"x"), StanzaCondition::UnexpectedRequest, IbbFault::WrongSeq { expected: 0, got: 1 }),
+            (data(65_535, b"x"), StanzaCondition::UnexpectedRequest, IbbFault::WrongSeq { expected: 0, got: 65_535 }),
+            (spoiled, StanzaCondition::BadRequest, IbbFault::NotBase64),
+            (data(0, &[0; 4097]), StanzaCondition::BadRequest, IbbFault::Oversize { bytes: 4097 }),
+        ];
+        for (bad, condition, fault) in rows {
+            let (now, mut stream) = acceptor(config(false, false));
+            stream.handle_request(now, "bad", bad);
+            assert_eq!(answer(&mut stream), ("bad".into(), Err(condition)));
+            let (id, request) = sent(&mut stream);
+            assert_eq!(request, close());
+            assert_eq!(stream.poll_event(), Some(IbbEvent::Failed(fault)));
+            assert!(stream.handle_answer(now, &id, Ok(())));
+            assert_eq!((stream.poll_event(), stream.poll_transmit(), stream.poll_timeout()), (None, None, None));
+            stream.handle_request(now, "late", data(0, b"x"));
+            assert_eq!(answer(&mut stream), ("late".into(), Err(StanzaCondition::ItemNotFound)));
+        }
+    }
+
+    #[test]
+    fn a_repeated_block_closes_the_stream_and_what_came_before_it_stays() {
+        let (now, mut stream) = acceptor(config(false, false));
+        stream.handle_request(now, "0", data(0, b"kept"));
+        stream.handle_request(now, "1", data(0, b"kept"));
+        assert_eq!(answer(&mut stream), ("0".into(), Ok(())));
+        assert_eq!(answer(&mut stream), ("1".into(), Err(StanzaCondition::UnexpectedRequest)));
+        assert_eq!(stream.take().unwrap(), b"kept");
+    }
+
+    #[test]
+    fn nothing_is_taken_before_the_stream_is_open_or_for_another_sid() {
+        let now = Instant::now();
+        let mut stream = IbbStream::new(now, config(false, false));
+        for (id, early) in [("a", data(0, b"x")), ("b", close())] {
+            stream.handle_request(now, id, early);
+            assert_eq!(answer(&mut stream), (id.into(), Err(StanzaCondition::ItemNotFound)));
+        }
+        stream.handle_request(now, "c", Ibb::Open { sid: "other".into(), block_size: 1, in_messages: false });
+        assert_eq!(answer(&mut stream), ("c".into(), Err(StanzaCondition::ItemNotFound)));
+        stream.handle_request(now, "d", open(BLOCK_SIZE, false));
+        assert_eq!(answer(&mut stream), ("d".into(), Ok(())));
+        assert!(!stream.handle_answer(now, "stranger-0", Ok(())) && !stream.handle_answer(now, "i781hf64-9", Ok(())));
+    }
+
+    #[test]
+    fn a_slow_receiver_holds_acknowledgements_back_and_memory_stays_bounded() {
+        let receiver = IbbConfig { credit_bytes: 8192, ..config(false, false) };
+        let mut pair = Pair::new(config(true, true), receiver);
+        pair.eager = false;
+        let file = pattern(100_000);
+        assert_eq!(pair.ends[0].push(pair.now, &file), file.len());
+        pair.ends[0].finish(pair.now);
+        let until = pair.now + Duration::from_secs(30);
+        pair.drain();
+        while pair.on_way.front().is_some_and(|(at, ..)| *at < until) {
+            pair.step();
+        }
+        let waiting: usize = pair.ends[1].blocks.iter().map(Vec::len).sum();
+        assert!(waiting <= 8192 + WINDOW * 4096, "{waiting} bytes wait");
+        assert!(!pair.ends[1].held.is_empty() && pair.ends[0].acknowledged() <= 8192);
+        // The disk comes back.
+        pair.eager = true;
+        while !pair.ends[1].is_over() && pair.step() {}
+        assert_eq!(pair.got, file);
+        assert_eq!(pair.events[1].last(), Some(&IbbEvent::Closed));
+    }
+
+    #[test]
+    fn a_peer_that_ignores_missing_acknowledgements_is_cut_off_and_every_request_is_answered() {
+        let (now, mut stream) = acceptor(config(false, false));
+        let mut asked = 0_u16;
+        while !stream.is_over() {
+            stream.handle_request(now, &asked.to_string(), data(asked, &[7; 4096]));
+            asked += 1;
+            assert!(asked < 1000, "nothing stops it");
+        }
+        let mut answers = 0;
+        while let Some(transmit) = stream.poll_transmit() {
+            answers += u16::from(matches!(transmit, IbbTransmit::Answer { .. }));
+        }
+        assert_eq!(answers, asked);
+        assert!(usize::from(asked) * 4096 <= CREDIT_BYTES + OVERRUN_BYTES + 2 * 4096);
+        assert!(std::iter::from_fn(|| stream.poll_event()).any(|e| e == IbbEvent::Failed(IbbFault::Overrun)));
+    }
+
+    #[test]
+    fn a_sender_learns_of_a_refused_block_and_of_an_early_close() {
+        let now = Instant::now();
+        let begun = || {
+            let mut stream = IbbStream::new(now, config(true, true));
+            let (id, _) = sent(&mut stream);
+            stream.handle_answer(now, &id, Ok(()));
+            assert_eq!(stream.poll_event(), Some(IbbEvent::Opened));
+            stream.push(now, &[0; 100]);
+            assert_eq!(stream.poll_event(), Some(IbbEvent::Writable));
+            let (id, _) = sent(&mut stream);
+            (stream, id)
+        };
+        let (mut stream, id) = begun();
+        stream.handle_answer(now, &id, Err(StanzaCondition::ItemNotFound));
+        assert_eq!(stream.poll_event(), Some(IbbEvent::Failed(IbbFault::Refused(StanzaCondition::ItemNotFound))));
+        let (mut stream, _) = begun();
+        stream.handle_request(now, "c", close());
+        assert_eq!(answer(&mut stream), ("c".into(), Ok(())));
+        assert_eq!(stream.poll_event(), Some(IbbEvent::Failed(IbbFault::ClosedEarly)));
+    }
+
+    #[test]
+    fn a_peer_that_vanishes_is_noticed_by_the_side_that_waits() {
+        for lost_after in [0, 1, 5, 20] {
+            let mut pair = Pair::new(config(true, true), config(false, false));
+            pair.ends[0].push(pair.now, &pattern(200_000));
+            for _ in 0..lost_after {
+                pair.step();
+            }
+            let lost = pair.now;
+            while !(pair.ends[0].is_over() && pair.ends[1].is_over()) {
+                pair.drain();
+                pair.on_way.clear();
+                let at = pair.ends.iter().filter_map(IbbStream::poll_timeout).min().expect("nobody waits for ever");
+                pair.now = at;
+                pair.ends.iter_mut().for_each(|e| e.handle_timeout(at));
+            }
+            pair.drain();
+            assert!(pair.now - lost <= Duration::from_secs(61), "{lost_after}: {:?}", pair.now - lost);
+            for events in &pair.events {
+                assert_eq!(events.last(), Some(&IbbEvent::Failed(IbbFault::Silent)), "{lost_after}");
+            }
+        }
+    }
+
+    #[test]
+    fn two_closes_that_cross_end_both_sides() {
+        let (now, mut stream) = acceptor(config(false, false));
+        stream.close(now);
+        let (id, request) = sent(&mut stream);
+        assert_eq!(request, close());
+        stream.handle_request(now, "c", close());
+        assert_eq!(answer(&mut stream), ("c".into(), Ok(())));
+        assert_eq!(stream.poll_event(), Some(IbbEvent::Closed));
+        stream.handle_answer(now, &id, Err(StanzaCondition::ItemNotFound));
+        assert_eq!((stream.poll_event(), stream.poll_transmit()), (None, None));
+        // A close that nobody answers is one all the same.
+        let (now, mut stream) = acceptor(config(false, false));
+        stream.close(now);
+        stream.handle_timeout(stream.poll_timeout().unwrap());
+        assert_eq!(stream.poll_event(), Some(IbbEvent::Closed));
+        assert!(now < stream.heard + Duration::from_secs(1));
+    }
+
+    #[test]
+    fn blocks_in_messages_are_understood_where_the_peer_chose_them() {
+        let sender = IbbConfig { in_messages: true, ..config(true, true) };
+        let mut pair = Pair::new(sender, config(false, false));
+        let file = pattern(300_000);
+        let start = pair.now;
+        pair.send_all(&file);
+        assert!(pair.got == file && pair.events[1].last() == Some(&IbbEvent::Closed));
+        // 74 blocks in bursts of 16.
+        assert!(pair.now - start >= MESSAGE_PACE * 4, "a server is flooded: {:?}", pair.now - start);
+        let (now, mut stream) = acceptor(config(false, false));
+        stream.handle_message(now, data(0, b"x"));
+        assert_eq!((stream.take(), stream.poll_transmit()), (None, None));
+    }
+
+    #[test]
+    fn the_window_opens_on_a_long_way_and_stays_small_before_a_slow_server() {
+        let file = pattern(1_000_000);
+        let mut long = Pair::new(config(true, true), config(false, false));
+        long.trip = Duration::from_millis(50);
+        let start = long.now;
+        long.send_all(&file);
+        assert!(long.got == file && long.most_in_flight == WINDOW, "{}", long.most_in_flight);
+        // One block a round trip would take 24.5 s.
+        assert!(long.now - start < Duration::from_secs(4), "{:?}", long.now - start);
+        let mut slow = Pair::new(config(true, true), config(false, false));
+        slow.trip = Duration::from_micros(100);
+        slow.per_stanza = Duration::from_millis(1);
+        slow.send_all(&file);
+        assert!(slow.got == file && slow.most_in_flight <= 5, "{} blocks wait in the server", slow.most_in_flight);
+    }
+}

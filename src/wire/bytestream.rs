@@ -186,3 +186,25 @@ impl Ibb {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use super::*;
+    use crate::config::XmlLimits;
+
+    #[test]
+    fn a_block_that_is_no_base64_is_told_from_one_that_is() {
+        let block = |text: &str| {
+            let xml = format!("<data xmlns='{}' sid='s' seq='7'>{text}</data>", ns::IBB);
+            Ibb::read(&mut Reader::new(&xml, ns::CLIENT, &XmlLimits::default()).unwrap()).unwrap()
+        };
+        for (text, bytes) in [("aGVsbG8=", "hello"), ("\n aGVs\n bG8=\n", "hello"), ("", "")] {
+            assert_eq!(block(text), Ibb::Data { sid: "s".into(), seq: 7, data: bytes.into() }, "{text:?}");
+        }
+        // J047-03: a pad inside, one too many, one missing, foreign characters, left-over bits.
+        for text in ["aG=sbG8=", "aGVsbG8==", "aGVsbG8", "====", "=", "aGVs!G8=", "aGVsb\u{E9}8=", "aGVsbG9=", "aGVs-_8="] {
+            assert_eq!(block(text), Ibb::Spoiled { sid: "s".into(), seq: 7 }, "{text:?}");
+        }
+    }
+}
