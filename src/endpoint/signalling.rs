@@ -57,7 +57,8 @@ impl Endpoint {
             });
             moved = true;
         }
-        while let Some(report) = self.link.poll_event() {
+        // One at a time: what a stanza brings about comes before the next one, and before the end of the stream.
+        if let Some(report) = self.link.poll_event() {
             match report {
                 LinkReport::Client(event) => self.handle_stream_event(now, event),
                 LinkReport::Serverless(event) => self.handle_link_event(now, event),

@@ -962,6 +962,12 @@ fn ended_kind(transfer: &Transfer, end: &End) -> EndKind {
         EndedBy::Timeout => EndKind::NoAnswer,
         // A success that leaves files undone is none.
         EndedBy::Local | EndedBy::Remote if end.reason == ReasonCondition::Success => EndKind::Failed,
+        // XEP-0234 §9: the file is missing or forbidden, too large, or its hash is wrong.
+        EndedBy::Local | EndedBy::Remote
+            if matches!(end.reason, ReasonCondition::MediaError | ReasonCondition::FailedApplication) =>
+        {
+            EndKind::File
+        }
         EndedBy::Local | EndedBy::Remote => reason_kind(end.reason),
     }
 }
