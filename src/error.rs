@@ -2,6 +2,8 @@
 
 use crate::endpoint::Misuse;
 use crate::endpoint::event::Refusal;
+use crate::file::FileFault;
+use std::path::PathBuf;
 
 /// Why a client could not be made or did not do as asked.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +21,17 @@ pub enum Error {
     /// A certificate, a fingerprint, or a connection that is not as safe as it must be.
     #[error("{0}")]
     Security(String),
+    /// A file cannot be sent, or a directory cannot receive.
+    #[error("{}: {fault}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        fault: FileFault,
+    },
+    /// A limit that the application has set.
+    #[error("{0}")]
+    Limit(String),
     /// A verb that does not fit.
     #[error(transparent)]
     Misuse(#[from] Misuse),

@@ -209,6 +209,11 @@ pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(future);
 }
 
+/// Runs what blocks, such as the disk, beside the driver; `None` if it broke.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(work).await.ok()
+}
+
 /// Runs one call in memory, so that the first call is as fast as the second.
 pub(crate) fn warm_up(identity: &Arc<Identity>) {
     crate::transport::warm_up::warm_up(identity, Instant::now());
