@@ -4,8 +4,11 @@ mod account;
 mod args;
 mod call;
 mod demo;
+mod files;
 mod keys;
 mod output;
+mod receive;
+mod send;
 
 use args::{Arguments, Command};
 use clap::{CommandFactory, Parser};
@@ -26,6 +29,7 @@ pub(crate) enum Exit {
     NoAnswer = 8,
     MediaFailed = 9,
     Security = 10,
+    File = 11,
     Limit = 12,
     Interrupted = 130,
 }
@@ -64,6 +68,11 @@ impl From<crate::error::Error> for Failure {
                 Exit::Security,
                 " Nothing secret was sent. If the server has its own CA, give its certificate with --ca-file.",
             ),
+            Error::File { .. } => (Exit::File, ""),
+            Error::Limit(_) => (Exit::Limit, ""),
+            Error::Misuse(crate::client::Misuse::Offline) => {
+                (Exit::Unreachable, " Check the network and the server, or wait for the other side.")
+            }
             Error::Misuse(_) => (Exit::Internal, ""),
             Error::Closed => (Exit::Unreachable, ""),
             Error::Io(_) => (Exit::Internal, ""),
@@ -111,6 +120,8 @@ async fn run(command: Command, output: &Output) -> Result<Exit, Failure> {
         Command::Demo(options) => demo::run(&options, output).await,
         Command::Call(options) => call::call(&options, output).await,
         Command::Answer(options) => call::answer(&options, output).await,
+        Command::Send(options) => send::run(&options, output).await,
+        Command::Receive(options) => receive::run(&options, output).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "offhook", &mut std::io::stdout());
             Ok(Exit::Ok)

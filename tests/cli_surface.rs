@@ -6,20 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// Flags that `call` and `answer` share.
-const MEDIA: [&str; 12] = [
-    "--play",
-    "--record",
-    "--tone",
-    "--null-audio",
-    "--dtmf",
-    "--codec",
-    "--duration",
-    "--relay-only",
-    "--lab",
-    "--stun",
-    "--turn",
-    "--require-fingerprint",
-];
+const MEDIA: [&str; 7] = ["--play", "--record", "--tone", "--null-audio", "--dtmf", "--codec", "--duration"];
+const NETWORK: [&str; 5] = ["--relay-only", "--lab", "--stun", "--turn", "--require-fingerprint"];
 const ACCOUNT: [&str; 10] = [
     "--account",
     "--config",
@@ -32,6 +20,7 @@ const ACCOUNT: [&str; 10] = [
     "--pin",
     "--password-file",
 ];
+const COMMANDS: [&str; 7] = ["demo", "call", "answer", "send", "receive", "completions", "man"];
 const GLOBAL: [&str; 6] = ["--json", "--verbose", "--quiet", "--color", "--log-format", "--log-addresses"];
 
 /// A folder that is gone when the test is.
@@ -109,13 +98,16 @@ fn help_names(command: &str, flags: &[&str]) {
 fn the_help_of_every_command_names_the_flags_of_the_contract() {
     let output = run(&["--help"]);
     assert_eq!(output.status.code(), Some(0));
-    for command in ["demo", "call", "answer", "completions", "man"] {
+    for command in COMMANDS {
         assert!(stdout(&output).lines().any(|l| l.trim_start().starts_with(command)), "{command}");
     }
-    let of = |more: &[&'static str]| [&MEDIA[..], &ACCOUNT[..], more].concat();
+    let of = |more: &[&'static str]| [&MEDIA[..], &NETWORK[..], &ACCOUNT[..], more].concat();
+    let files = |more: &[&'static str]| [&NETWORK[..], &ACCOUNT[..], more].concat();
     help_names("demo", &["--out", "--seconds"]);
     help_names("call", &of(&["--timeout", "<ADDRESS>"]));
     help_names("answer", &of(&["--auto-answer", "--once"]));
+    help_names("send", &files(&["<ADDRESS>", "<FILE>...", "--transport", "auto", "s5b", "datachannel", "ibb"]));
+    help_names("receive", &files(&["--dir", "--accept", "--max-size", "10G", "--once"]));
     help_names("completions", &["<SHELL>"]);
     help_names("man", &[]);
     let version = run(&["--version"]);
@@ -130,11 +122,17 @@ fn unknown_commands_and_flags_are_usage_errors() {
     refused(&["call"], 2, &["ADDRESS"]);
     refused(&["demo", "--seconds", "0"], 2, &["--seconds"]);
     refused(&["completions", "tcl"], 2, &["tcl"]);
+    refused(&["send", "a@b.example"], 2, &["<FILE>"]);
+    refused(&["send", "a@b.example", "/etc/hostname", "--transport", "pigeon"], 2, &["pigeon", "datachannel"]);
+    refused(&["send", "a@b@c", "/etc/hostname"], 2, &["a@b@c"]);
+    refused(&["receive", "--max-size", "ten"], 2, &["ten", "K, M, G or T"]);
+    refused(&["receive", "--accept", "a@b@c"], 2, &["a@b@c"]);
+    refused(&["receive", "file"], 2, &["file"]);
 }
 
 #[test]
 fn commands_of_later_issues_are_honest_usage_errors() {
-    for command in ["send", "receive", "bridge", "presence", "doctor", "ptt", "trace", "contacts"] {
+    for command in ["bridge", "presence", "doctor", "ptt", "trace", "contacts"] {
         refused(&[command], 2, &["unrecognized subcommand", command]);
     }
     let turns = "turns:turn.example.org:5349?transport=tcp";
@@ -176,7 +174,7 @@ fn a_call_without_an_account_or_a_password_says_which_flag_gives_it() {
 
 #[test]
 fn no_flag_of_any_command_holds_a_secret() {
-    for command in ["demo", "call", "answer"] {
+    for command in ["demo", "call", "answer", "send", "receive"] {
         let help = stdout(&run(&[command, "--help"]));
         let taking = help.lines().filter(|l| l.contains("--pass") || l.contains("--secret") || l.contains("--token"));
         for line in taking {
@@ -242,12 +240,12 @@ fn the_manual_page_and_the_completions_know_every_command() {
         let output = run(&["completions", shell]);
         assert_eq!(output.status.code(), Some(0), "{shell}");
         let script = stdout(&output);
-        for word in ["demo", "call", "answer", "completions", "man", "null-audio", "require-fingerprint"] {
+        for word in COMMANDS.iter().chain(&["null-audio", "require-fingerprint", "transport", "max-size"]) {
             assert!(script.contains(word), "{shell}: {word}");
         }
         assert!(stderr(&output).is_empty(), "{shell}");
     }
-    for command in ["demo", "call", "answer", "completions", "man"] {
+    for command in COMMANDS {
         assert!(page.contains(command), "{command}");
     }
 }
@@ -270,7 +268,7 @@ fn the_demo_talks_and_prints_json_for_scripts() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let text = stdout(&output);
     assert!(text.lines().count() >= 2, "{text}");
-    let mut sides = Vec::new();
+    let (mut sides, mut ways) = (Vec::new(), Vec::new());
     for line in text.lines() {
         let object: serde_json::Value = serde_json::from_str(line).expect(line);
         assert_eq!(object["v"], 1, "{line}");
@@ -280,9 +278,16 @@ fn the_demo_talks_and_prints_json_for_scripts() {
             assert_eq!(object["codec"], "opus", "{line}");
             sides.push(object["side"].as_str().unwrap().to_owned());
         }
+        if object["event"] == "file" {
+            assert_eq!((&object["bytes"], &object["verified"]), (&8_388_608.into(), &true.into()), "{line}");
+            assert!(object["rate"].as_f64().unwrap() > 100_000.0, "{line}");
+            ways.push(object["way"].as_str().unwrap().to_owned());
+        }
     }
     sides.sort();
     assert_eq!(sides, ["callee", "caller"]);
+    assert_eq!(ways, ["s5b-direct", "ibb"]);
+    assert!(std::fs::read(out.join("received/demo.bin")).unwrap() == std::fs::read(out.join("demo.bin")).unwrap());
     for name in ["caller.wav", "callee.wav"] {
         let bytes = std::fs::read(out.join(name)).unwrap();
         assert!(bytes.starts_with(b"RIFF") && bytes.len() > 2 * 96_000, "{name}: {} bytes", bytes.len());
@@ -376,4 +381,192 @@ fn addresses_are_in_the_log_only_when_asked_for() {
         let logged = text.lines().any(|line| line.contains("INFO") && line.contains(&port));
         assert_eq!(logged, asked, "{text}");
     }
+}
+
+/// `receive` without a server, and what a sender needs to find it.
+struct Receiver {
+    child: std::process::Child,
+    lines: std::io::Lines<std::io::BufReader<std::process::ChildStdout>>,
+    addr: String,
+    pin: String,
+}
+
+impl Receiver {
+    fn start(dir: &Path, more: &[&str]) -> Self {
+        use std::io::BufRead;
+        let dir = dir.display().to_string();
+        let arguments = ["receive", "--json", "--serverless", "127.0.0.1:0", "--lab", "--dir", &dir];
+        let mut child =
+            program(&[&arguments[..], more].concat()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        let listening = await_event(&mut lines, "listening");
+        let word = |name: &str| listening[name].as_str().unwrap().to_owned();
+        Self { child, lines, addr: word("addr"), pin: word("pin") }
+    }
+
+    fn sender(&self, more: &[&str]) -> Command {
+        let arguments = ["send", "me@offhook.invalid", "--json", "--connect", &self.addr, "--pin", &self.pin, "--lab"];
+        program(&[&arguments[..], more].concat())
+    }
+
+    /// Its exit code, and what it said.
+    fn end(self) -> (Option<i32>, String) {
+        let output = self.child.wait_with_output().unwrap();
+        (output.status.code(), stderr(&output))
+    }
+}
+
+/// Bytes of which no two blocks are alike.
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut state = 7_u32;
+    std::iter::repeat_with(|| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    })
+    .take(bytes)
+    .collect()
+}
+
+#[test]
+fn files_and_directories_go_over_by_each_way() {
+    let folder = Folder::new("files");
+    let tree = folder.0.join("tree");
+    std::fs::create_dir_all(tree.join("deep")).unwrap();
+    let big = noise(300_000);
+    std::fs::write(tree.join("deep/big.bin"), &big).unwrap();
+    std::fs::write(tree.join("empty"), "").unwrap();
+    std::fs::write(folder.0.join("note.txt"), "hello").unwrap();
+    let (tree, note) = (tree.display().to_string(), folder.0.join("note.txt").display().to_string());
+    for (transport, way) in [("s5b", "s5b-direct"), ("datachannel", "datachannel"), ("ibb", "ibb")] {
+        let inbox = folder.0.join(transport);
+        let mut receiver = Receiver::start(&inbox, &["--accept", "all", "--once"]);
+        let send = receiver.sender(&[&tree, &note, "--transport", transport]).output().unwrap();
+        assert_eq!(send.status.code(), Some(0), "{transport}: {}", stderr(&send));
+        let said = stdout(&send);
+        let events: Vec<serde_json::Value> = said.lines().map(|l| serde_json::from_str(l).expect(l)).collect();
+        let of = |name: &str| events.iter().filter(|e| e["event"] == name).collect::<Vec<_>>();
+        assert_eq!(of("file").len(), 3, "{transport}: {said}");
+        assert!(
+            of("file").iter().all(|e| e["verified"] == true && e["sha256"].as_str().unwrap().len() == 64),
+            "{said}"
+        );
+        assert!(!of("connected").is_empty() && of("connected").iter().all(|e| e["way"] == way), "{said}");
+        assert_eq!(of("ended")[0]["reason"], "success", "{said}");
+        assert_eq!(await_event(&mut receiver.lines, "incoming")["from"], "me@offhook.invalid");
+        let file = await_event(&mut receiver.lines, "file");
+        assert!(file["path"].as_str().unwrap().starts_with(&inbox.display().to_string()), "{file}");
+        let (code, text) = receiver.end();
+        assert_eq!(code, Some(0), "{transport}: {text}");
+        // A file below a directory has the names of its folders in front.
+        assert!(std::fs::read(inbox.join("tree_deep_big.bin")).unwrap() == big, "{transport}");
+        assert_eq!(std::fs::read(inbox.join("tree_empty")).unwrap(), b"");
+        assert_eq!(std::fs::read(inbox.join("note.txt")).unwrap(), b"hello");
+        assert_eq!(std::fs::read_dir(&inbox).unwrap().count(), 3, "{transport}: something is left over");
+    }
+}
+
+#[test]
+fn nothing_is_overwritten_and_names_from_the_network_are_harmless() {
+    let folder = Folder::new("names");
+    let source = folder.0.join("\x1b[2J..\u{202E}note.txt");
+    std::fs::write(&source, "new").unwrap();
+    let inbox = folder.0.join("in");
+    for round in 0..2 {
+        let mut receiver = Receiver::start(&inbox, &["--accept", "all", "--once"]);
+        let send = receiver.sender(&[&source.display().to_string()]).output().unwrap();
+        assert_eq!(send.status.code(), Some(0), "{round}: {}", stderr(&send));
+        let file = await_event(&mut receiver.lines, "file");
+        let path = PathBuf::from(file["path"].as_str().unwrap());
+        assert_eq!(path.parent().unwrap(), inbox);
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        assert_eq!(path.to_string_lossy().contains("(1)"), round == 1, "{path:?}");
+        let (code, text) = receiver.end();
+        assert_eq!(code, Some(0), "{text}");
+        for said in [text, stderr(&send)] {
+            assert!(!said.contains('\x1b') && !said.contains('\u{202E}'), "{said:?}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_sent_or_received_says_so_with_its_exit_code() {
+    let folder = Folder::new("refusals");
+    let note = folder.file("note.txt", "hello", 0o644).display().to_string();
+    let serverless = ["--serverless", "127.0.0.1:0"];
+    let missing = ["send", "a@b.example", "/nonexistent/file"];
+    refused(&[&missing[..], &serverless].concat(), 11, &["/nonexistent/file", "no such file"]);
+    let nothing = folder.0.join("nothing");
+    std::fs::create_dir_all(&nothing).unwrap();
+    refused(&[&["send", "a@b.example", &nothing.display().to_string()][..], &serverless].concat(), 11, &["no file"]);
+    refused(&["send", "a@b.example", &note], 3, &["error: no account", "--account"]);
+    refused(&[&["receive", "--dir", &note][..], &serverless].concat(), 11, &["note.txt"]);
+    // Larger than is allowed there.
+    let inbox = folder.0.join("in");
+    let receiver = Receiver::start(&inbox, &["--accept", "all", "--max-size", "4", "--once"]);
+    let send = receiver.sender(&[&note]).output().unwrap();
+    assert_eq!(send.status.code(), Some(11), "{}", stderr(&send));
+    assert!(stderr(&send).contains("larger than is allowed"), "{}", stderr(&send));
+    let (code, text) = receiver.end();
+    assert_eq!(code, Some(12), "{text}");
+    assert!(text.contains("--max-size"), "{text}");
+    assert_eq!(std::fs::read_dir(&inbox).unwrap().count(), 0, "a refused offer leaves nothing");
+}
+
+#[test]
+fn a_transfer_that_is_killed_goes_on_where_it_ended() {
+    let folder = Folder::new("resume");
+    let source = folder.0.join("big.bin");
+    let big = noise(12_000_000);
+    std::fs::write(&source, &big).unwrap();
+    let (source, inbox) = (source.display().to_string(), folder.0.join("in"));
+    let mut receiver = Receiver::start(&inbox, &["--accept", "all"]);
+    let mut send =
+        receiver.sender(&[&source, "--transport", "ibb"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    loop {
+        let progress = await_event(&mut receiver.lines, "progress");
+        if progress["bytes"].as_u64().unwrap() > 1_000_000 {
+            assert_eq!(progress["total"], 12_000_000);
+            break;
+        }
+    }
+    // `timeout` ends with its child, and its child with it.
+    let pid = receiver.child.id().to_string();
+    Command::new("pkill").args(["-KILL", "-P", &pid]).status().unwrap();
+    receiver.end();
+    assert!(!inbox.join("big.bin").exists(), "nothing has its final name before its hash is right");
+    Command::new("kill").args(["-INT", &send.id().to_string()]).status().unwrap();
+    assert_eq!(send.wait().unwrap().code(), Some(130), "Ctrl-C ends the waiting too");
+    let receiver = Receiver::start(&inbox, &["--accept", "all", "--once"]);
+    let again = receiver.sender(&[&source]).output().unwrap();
+    assert_eq!(again.status.code(), Some(0), "{}", stderr(&again));
+    let text = stdout(&again);
+    let accepted = await_event(&mut text.lines().map(|l| Ok(l.to_owned())), "accepted");
+    assert!(accepted["offset"].as_u64().unwrap() > 1_000_000 - 300_000, "{accepted}");
+    assert_eq!(receiver.end().0, Some(0));
+    assert!(std::fs::read(inbox.join("big.bin")).unwrap() == big);
+    assert_eq!(std::fs::read_dir(&inbox).unwrap().count(), 1, "the part is gone");
+}
+
+#[test]
+fn ctrl_c_cancels_on_both_sides_and_keeps_what_has_arrived() {
+    let folder = Folder::new("cancel");
+    let source = folder.0.join("big.bin");
+    std::fs::write(&source, noise(12_000_000)).unwrap();
+    let inbox = folder.0.join("in");
+    let mut receiver = Receiver::start(&inbox, &["--accept", "all", "--once"]);
+    let mut send = receiver
+        .sender(&[&source.display().to_string(), "--transport", "ibb"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    await_event(&mut receiver.lines, "connected");
+    while await_event(&mut receiver.lines, "progress")["bytes"].as_u64().unwrap() == 0 {}
+    Command::new("kill").args(["-INT", &send.id().to_string()]).status().unwrap();
+    assert_eq!(send.wait().unwrap().code(), Some(130));
+    let ended = await_event(&mut receiver.lines, "ended");
+    assert_eq!((&ended["reason"], &ended["by"]), (&"cancel".into(), &"remote".into()), "{ended}");
+    let (code, text) = receiver.end();
+    assert_eq!(code, Some(7), "{text}");
+    assert!(!inbox.join("big.bin").exists() && inbox.join("big.bin.part").exists());
 }

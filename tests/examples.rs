@@ -1,4 +1,4 @@
-//! The examples do what they say. `call_wav` needs an account; `tests/cli_surface.rs` runs the same job through the command.
+//! The examples do what they say. `call_wav` and `send_file` need an account; `tests/cli_surface.rs` does the same through the command.
 
 #[path = "../examples/sans_io.rs"]
 mod sans_io;

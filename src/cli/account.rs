@@ -1,6 +1,6 @@
 //! Account flags, the configuration file and the password, put together into a client.
 
-use super::args::{Account, Media};
+use super::args::{Account, Network};
 use super::output::Output;
 use super::{Exit, Failure};
 use crate::client::{AddressPolicy, Callers, Client, ClientBuilder, CodecName, NamedServer};
@@ -203,10 +203,15 @@ fn local_name() -> String {
 }
 
 /// A builder with everything that flags and the configuration file say.
-pub(crate) fn builder(options: &Account, media: &Media, output: &Output) -> Result<ClientBuilder, Failure> {
+pub(crate) fn builder(
+    options: &Account,
+    network: &Network,
+    codec: &[String],
+    output: &Output,
+) -> Result<ClientBuilder, Failure> {
     let (file, _) = load(options.config.as_deref())?;
     let mut builder = Client::builder();
-    if media.lab {
+    if network.lab {
         output.warning("--lab: loopback and private addresses are used as candidates; only for tests on one machine");
     }
     let name = options.account.clone().or_else(|| file.account.clone());
@@ -241,29 +246,29 @@ pub(crate) fn builder(options: &Account, media: &Media, output: &Output) -> Resu
         }
     }
     let policy = match file.address_policy {
-        _ if media.relay_only => AddressPolicy::RelayOnly,
+        _ if network.relay_only => AddressPolicy::RelayOnly,
         Some(Policy::Contacts) => AddressPolicy::Contacts,
         Some(Policy::RelayOnly) => AddressPolicy::RelayOnly,
         Some(Policy::Accept) | None => AddressPolicy::Accept,
     };
     let mut servers = Vec::new();
-    for text in media.stun.iter().chain(&file.stun) {
+    for text in network.stun.iter().chain(&file.stun) {
         servers.push(ice_server(IceServerKind::Stun, text, None)?);
     }
-    for text in &media.turn {
+    for text in &network.turn {
         let known = file.turn.iter().find(|t| t.url.split('?').next() == text.split('?').next());
         servers.push(ice_server(IceServerKind::Turn, text, known)?);
     }
-    if media.turn.is_empty() {
+    if network.turn.is_empty() {
         for turn in &file.turn {
             servers.push(ice_server(IceServerKind::Turn, &turn.url, Some(turn))?);
         }
     }
     let require_fingerprint = options.require_fingerprint.as_deref().map(sha256).transpose()?.map(|f| f.to_vec());
     Ok(builder.address_policy(policy).media(MediaConfig {
-        codecs: codecs(&media.codec)?,
-        relay_only: media.relay_only,
-        lab: media.lab,
+        codecs: codecs(codec)?,
+        relay_only: network.relay_only,
+        lab: network.lab,
         require_fingerprint,
         servers,
         ..MediaConfig::default()

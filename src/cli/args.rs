@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// Calls over XMPP: signalling by Jingle, voice over ICE and DTLS-SRTP.
+/// Calls and files over XMPP: signalling by Jingle, voice over ICE and DTLS-SRTP, files by the fastest way there is.
 #[derive(Debug, Parser)]
 #[command(name = "offhook", version, about, max_term_width = 100)]
 pub(crate) struct Arguments {
@@ -51,12 +51,16 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Two endpoints call each other on this machine: no account, no server, no sound card
+    /// Two endpoints call each other on this machine and send a file: no account, no server, no sound card
     Demo(Demo),
     /// Call somebody
     Call(Call),
     /// Wait for calls and answer them
     Answer(Answer),
+    /// Send files
+    Send(Send),
+    /// Wait for files and take them
+    Receive(Receive),
     /// Print a completion script for a shell
     Completions {
         /// Which shell
@@ -68,7 +72,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Demo {
-    /// Folder for caller.wav and callee.wav
+    /// Folder for caller.wav, callee.wav and the file
     #[arg(long, value_name = "DIR", default_value = "out")]
     pub(crate) out: PathBuf,
     /// Length of the call
@@ -103,6 +107,56 @@ pub(crate) struct Answer {
     pub(crate) once: bool,
 }
 
+/// How files travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Transport {
+    /// What is fastest of those that work
+    Auto,
+    /// SOCKS5 bytestream (XEP-0260): TCP, direct or over a proxy
+    S5b,
+    /// Data channel over ICE and DTLS (XEP-0343)
+    #[value(name = "datachannel")]
+    DataChannel,
+    /// Inside of the XMPP stream (XEP-0261): slow, works everywhere
+    Ibb,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Send {
+    /// To whom: a JID (bare or full) or an xmpp: URI
+    pub(crate) address: String,
+    /// What: files, and directories with all files in them
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// How the bytes may travel
+    #[arg(long, value_name = "HOW", default_value = "auto")]
+    pub(crate) transport: Transport,
+    #[command(flatten)]
+    pub(crate) network: Network,
+    #[command(flatten)]
+    pub(crate) account: Account,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Receive {
+    /// Directory that the files go to
+    #[arg(long, value_name = "D", default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// Whose files are taken without asking: contacts, all, or a list of JIDs
+    #[arg(long, value_name = "WHO")]
+    pub(crate) accept: Option<String>,
+    /// Larger files are declined: bytes, or a number with K, M, G or T (powers of 1024)
+    #[arg(long, value_name = "BYTES", default_value = "10G")]
+    pub(crate) max_size: String,
+    /// End after the first transfer
+    #[arg(long)]
+    pub(crate) once: bool,
+    #[command(flatten)]
+    pub(crate) network: Network,
+    #[command(flatten)]
+    pub(crate) account: Account,
+}
+
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Media")]
 pub(crate) struct Media {
@@ -127,6 +181,13 @@ pub(crate) struct Media {
     /// Hang up after S seconds of conversation
     #[arg(long, value_name = "S")]
     pub(crate) duration: Option<u64>,
+    #[command(flatten)]
+    pub(crate) network: Network,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Network")]
+pub(crate) struct Network {
     /// Only relayed addresses
     #[arg(long)]
     pub(crate) relay_only: bool,

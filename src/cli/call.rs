@@ -91,7 +91,9 @@ pub(super) async fn call(options: &CallOptions, output: &Output) -> Result<Exit,
     let to = account::address(&options.address)?;
     let dtmf = digits(options.media.dtmf.as_deref())?;
     let mut sound = Sound::open(&options.media)?;
-    let mut client = sign_in(account::builder(&options.account, &options.media, output)?, output).await?;
+    let mut client =
+        sign_in(account::builder(&options.account, &options.media.network, &options.media.codec, output)?, output)
+            .await?;
     let call = match client.call(to.clone()).await {
         Ok(call) => call,
         Err(why) => {
@@ -131,6 +133,8 @@ async fn beside(
                 );
                 incoming.reject(ReasonCondition::Busy);
             }
+            // Dropped, an offer of files is declined, and a request for one.
+            Some(ClientEvent::IncomingFiles(_) | ClientEvent::FileRequested(_)) => {}
             Some(ClientEvent::Signalling(state)) => signalling(state, output),
             Some(ClientEvent::PeerCertificate(sha256, pinned)) => peer_certificate(&sha256, pinned, output),
             Some(ClientEvent::Online(_) | ClientEvent::Signalled(..)) => {}
@@ -144,30 +148,13 @@ async fn beside(
 pub(super) async fn answer(options: &Answer, output: &Output) -> Result<Exit, Failure> {
     let dtmf = digits(options.media.dtmf.as_deref())?;
     let automatic = options.auto_answer.as_deref().map(account::callers).transpose()?;
-    // Without a pin anybody may come and claim any address: a rule about addresses then decides nothing.
-    let claimed = options.account.serverless.is_some() && options.account.pin.is_none();
-    let unattended = match &automatic {
-        Some(Callers::Everyone) => true,
-        Some(Callers::Contacts | Callers::Listed(_)) if claimed => {
-            output.warning("--serverless without --pin: anybody can claim an address, so calls are not taken without asking. Give --pin HEX, or --auto-answer all.");
-            false
-        }
-        Some(Callers::Contacts | Callers::Listed(_)) => true,
-        None => false,
-    };
-    let mut builder = account::builder(&options.account, &options.media, output)?;
+    let unattended = unattended(automatic.as_ref(), &options.account, "calls are", "--auto-answer", output);
+    let mut builder = account::builder(&options.account, &options.media.network, &options.media.codec, output)?;
     if let Some(callers) = &automatic {
         builder = builder.callers(callers.clone());
     }
     let mut client = sign_in(builder, output).await?;
-    if let Some(addr) = client.listening() {
-        let pin: String = client.certificate_sha256().iter().map(|b| format!("{b:02x}")).collect();
-        output.event(
-            "listening",
-            json!({ "addr": addr.to_string(), "pin": pin }),
-            &format!("listening on {addr}, --pin {pin}"),
-        );
-    }
+    report_listening(&client, output);
     output.line("waiting for calls; Ctrl-C ends");
     // One reader for the whole command: a key pressed between two calls is not lost.
     let mut keys = Keys::start();
@@ -203,13 +190,37 @@ pub(super) async fn answer(options: &Answer, output: &Output) -> Result<Exit, Fa
             Some(ClientEvent::Online(jid)) => online(jid.as_str(), output),
             Some(ClientEvent::Signalling(state)) => signalling(state, output),
             Some(ClientEvent::PeerCertificate(sha256, pinned)) => peer_certificate(&sha256, pinned, output),
-            Some(ClientEvent::Signalled(..)) => {}
+            Some(ClientEvent::Signalled(..) | ClientEvent::IncomingFiles(_) | ClientEvent::FileRequested(_)) => {}
             Some(ClientEvent::Refused(why)) => return Err(why.into()),
             None => break Exit::Unreachable,
         }
     };
     client.close().await;
     Ok(exit)
+}
+
+/// Whether a rule about addresses decides alone. Without a pin anybody may come to a serverless listener and claim any
+/// address: then it decides nothing.
+pub(super) fn unattended(
+    rule: Option<&Callers>,
+    account: &super::args::Account,
+    what: &str,
+    flag: &str,
+    output: &Output,
+) -> bool {
+    let claimed = account.serverless.is_some() && account.pin.is_none();
+    match rule {
+        Some(Callers::Everyone) => true,
+        Some(Callers::Contacts | Callers::Listed(_)) if claimed => {
+            output.warning(&format!(
+                "--serverless without --pin: anybody can claim an address, so {what} not taken without asking. \
+                 Give --pin HEX, or {flag} all."
+            ));
+            false
+        }
+        Some(Callers::Contacts | Callers::Listed(_)) => true,
+        None => false,
+    }
 }
 
 /// Takes a call by rule or by key; `None` if it is not taken.
@@ -254,7 +265,7 @@ async fn ask(
     }
 }
 
-async fn sign_in(builder: crate::client::ClientBuilder, output: &Output) -> Result<Client, Failure> {
+pub(super) async fn sign_in(builder: crate::client::ClientBuilder, output: &Output) -> Result<Client, Failure> {
     let client = tokio::select! {
         client = builder.build() => client?,
         () = interrupted() => return Err(Failure::new(Exit::Interrupted, "interrupted")),
@@ -265,18 +276,30 @@ async fn sign_in(builder: crate::client::ClientBuilder, output: &Output) -> Resu
     Ok(client)
 }
 
-fn online(jid: &str, output: &Output) {
+/// Where a serverless listener can be reached, and what the other side pins.
+pub(super) fn report_listening(client: &Client, output: &Output) {
+    if let Some(addr) = client.listening() {
+        let pin: String = client.certificate_sha256().iter().map(|b| format!("{b:02x}")).collect();
+        output.event(
+            "listening",
+            json!({ "addr": addr.to_string(), "pin": pin }),
+            &format!("listening on {addr}, --pin {pin}"),
+        );
+    }
+}
+
+pub(super) fn online(jid: &str, output: &Output) {
     output.event("online", json!({ "jid": jid }), &format!("online as {jid}"));
 }
 
-fn peer_certificate(sha256: &[u8; 32], pinned: bool, output: &Output) {
+pub(super) fn peer_certificate(sha256: &[u8; 32], pinned: bool, output: &Output) {
     let hex: Vec<String> = sha256.iter().map(|b| format!("{b:02X}")).collect();
     let hex = hex.join(":");
     let line = format!("peer certificate {hex} ({})", if pinned { "pinned" } else { "not pinned" });
     output.event("peer_certificate", json!({ "sha256": hex, "pinned": pinned }), &line);
 }
 
-fn signalling(state: Signalling, output: &Output) {
+pub(super) fn signalling(state: Signalling, output: &Output) {
     let (word, line) = match state {
         Signalling::Up => ("up", ""),
         Signalling::Reconnecting => ("reconnecting", "the server connection is lost; trying again, calls go on"),
@@ -287,7 +310,7 @@ fn signalling(state: Signalling, output: &Output) {
 
 /// Ctrl-C or SIGTERM. The listeners live as long as the program: one that came while nobody waited is not lost.
 #[cfg(unix)]
-async fn interrupted() {
+pub(super) async fn interrupted() {
     use tokio::signal::unix::{Signal, SignalKind, signal};
     static LISTENERS: std::sync::OnceLock<Option<tokio::sync::Mutex<[Signal; 2]>>> = std::sync::OnceLock::new();
     let listen = || {
@@ -305,7 +328,7 @@ async fn interrupted() {
 
 /// Ctrl-C.
 #[cfg(not(unix))]
-async fn interrupted() {
+pub(super) async fn interrupted() {
     if tokio::signal::ctrl_c().await.is_err() {
         std::future::pending::<()>().await;
     }
@@ -538,13 +561,13 @@ impl<'a> Talk<'a> {
     }
 }
 
-fn steady(period: Duration) -> Interval {
+pub(super) fn steady(period: Duration) -> Interval {
     let mut interval = interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Burst);
     interval
 }
 
-async fn at(when: Option<Instant>) {
+pub(super) async fn at(when: Option<Instant>) {
     match when {
         Some(when) => sleep_until(when).await,
         None => std::future::pending().await,
@@ -598,7 +621,7 @@ pub(super) fn stats_json(stats: &CallStats) -> serde_json::Value {
     })
 }
 
-fn report_end(ended: &Ended, output: &Output) {
+pub(super) fn report_end(ended: &Ended, output: &Output) {
     let text = ended.text.as_deref().map(escaped);
     output.event(
         "ended",

@@ -1,11 +1,16 @@
 //! `demo`: two endpoints in this process call each other over a serverless stream on loopback TCP, with real UDP sockets,
-//! ICE, DTLS-SRTP and Opus, and prove by their recordings that each heard the other.
+//! ICE, DTLS-SRTP and Opus, and prove by their recordings that each heard the other. Then a file goes over, once by the
+//! fastest way and once inside of the stream itself.
 
 use super::args::Demo;
 use super::call::stats_json;
+use super::files::bytes;
 use super::output::Output;
 use super::{Exit, Failure};
-use crate::client::{Call, CallEvent, CallStats, Client, ClientEvent, Connected, FRAME, Frame, Incoming, Party};
+use crate::client::{
+    Call, CallEvent, CallStats, Client, ClientEvent, Connected, FRAME, FileDone, Frame, Incoming, Party,
+    ReceiveOptions, SendOptions, TransferEvent, Way, WayKind,
+};
 use crate::endpoint::MediaConfig;
 use crate::io::tls::SelfSigned;
 use crate::io::wav::WavRecorder;
@@ -29,6 +34,11 @@ const MAX_LAG: Duration = Duration::from_millis(600);
 const TAIL_FRAMES: u64 = 30;
 /// Correlation is searched at this rate: the melodies end at 1.2 kHz.
 const SEARCH_RATE_HZ: u32 = 4_000;
+
+/// Size of the file.
+const FILE_BYTES: usize = 8 * 1024 * 1024;
+/// A file takes less than this, or something is wrong.
+const FILE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Notes of the two melodies, in Hz; 250 ms each.
 const CALLER_NOTES: [f64; 8] = [262.0, 330.0, 392.0, 523.0, 494.0, 392.0, 349.0, 294.0];
@@ -104,6 +114,7 @@ pub(super) async fn run(options: &Demo, output: &Output) -> Result<Exit, Failure
         .await
         .map_err(|_| Failure::new(Exit::Unreachable, "the serverless stream did not come up"))??;
     let (to, mut callee) = (callee.0, callee.1);
+    let address = to.clone();
     output.line("two endpoints are up, joined by a serverless stream (XEP-0174) with pinned TLS on loopback");
     let length = Duration::from_secs(options.seconds);
     let answer = async {
@@ -135,6 +146,15 @@ pub(super) async fn run(options: &Demo, output: &Output) -> Result<Exit, Failure
             .await
             .map_err(|_| Failure::new(Exit::MediaFailed, "the call did not come to its end"))?;
     let (caller_side, callee_side) = (heard_by_caller?, heard_by_callee?);
+    let mut files = Vec::new();
+    let source = options.out.join("demo.bin");
+    let fail = |why: std::io::Error| Failure::new(Exit::File, format!("{} cannot be written: {why}", source.display()));
+    std::fs::write(&source, noise(FILE_BYTES)).map_err(fail)?;
+    for ways in [WayKind::ALL.to_vec(), vec![WayKind::Ibb]] {
+        let sent = file_over(&caller, &mut callee, &address, &source, ways, &ladder);
+        let sent = tokio::time::timeout(FILE_LIMIT, sent).await;
+        files.push(sent.map_err(|_| Failure::new(Exit::MediaFailed, "the file did not come to its end"))??);
+    }
     while let Ok(Some(event)) = tokio::time::timeout(FRAME, callee.next_event()).await {
         if let ClientEvent::Signalled(by, what) = event {
             note(&ladder, by == Party::Remote, what);
@@ -145,7 +165,107 @@ pub(super) async fn run(options: &Demo, output: &Output) -> Result<Exit, Failure
     save(&options.out.join("caller.wav"), &caller_side.heard)?;
     save(&options.out.join("callee.wav"), &callee_side.heard)?;
     print_ladder(&ladder, started, output);
+    for file in &files {
+        file.report(output);
+    }
     report(options, &caller_side, &callee_side, output)
+}
+
+/// Bytes that no hash of another file has.
+fn noise(count: usize) -> Vec<u8> {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut next = || {
+        // xorshift64
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    (0..count.div_ceil(8)).flat_map(|_| next()).take(count).collect()
+}
+
+/// A file that went over and is the same there.
+struct Over {
+    way: Way,
+    done: FileDone,
+    took: Duration,
+}
+
+impl Over {
+    fn report(&self, output: &Output) {
+        let (way, seconds) = (self.way.as_str(), self.took.as_secs_f64());
+        let rate = self.done.bytes as f64 / seconds;
+        output.event(
+            "file",
+            json!({
+                "name": self.done.name,
+                "path": self.done.path.display().to_string(),
+                "bytes": self.done.bytes,
+                "sha256": self.done.sha256(),
+                "verified": self.done.verified,
+                "way": way,
+                "seconds": seconds,
+                "rate": rate.round(),
+            }),
+            &format!(
+                "file: {} over {way} in {:.0} ms, {}/s from the offer to the verified file, hash verified",
+                bytes(self.done.bytes as f64),
+                seconds * 1000.0,
+                bytes(rate)
+            ),
+        );
+    }
+}
+
+/// Sends the file from the caller to the callee and compares what arrived.
+async fn file_over(
+    caller: &Client,
+    callee: &mut Client,
+    to: &Jid,
+    source: &Path,
+    ways: Vec<WayKind>,
+    ladder: &Ladder,
+) -> Result<Over, Failure> {
+    let wrong = |text: &str| Failure::new(Exit::File, format!("the file did not arrive as it was: {text}"));
+    let dir = source.with_file_name("received");
+    // A file that a former demo left would not be overwritten, and the new one would get a number.
+    match std::fs::remove_file(dir.join(source.file_name().unwrap_or_default())) {
+        Err(why) if why.kind() != std::io::ErrorKind::NotFound => return Err(wrong(&why.to_string())),
+        Ok(()) | Err(_) => {}
+    }
+    std::fs::create_dir_all(&dir).map_err(|why| wrong(&why.to_string()))?;
+    let started = Instant::now();
+    let options = SendOptions { ways, ..SendOptions::default() };
+    let mut sending = caller.send(to.clone(), vec![source.to_owned()], options).await?;
+    let incoming = loop {
+        match callee.next_event().await {
+            Some(ClientEvent::IncomingFiles(incoming)) => break incoming,
+            Some(ClientEvent::Signalled(by, what)) => note(ladder, by == Party::Remote, what),
+            Some(_) => {}
+            None => return Err(wrong("the receiving side ended")),
+        }
+    };
+    let mut receiving = incoming.accept(ReceiveOptions::new(dir)).await?;
+    let (mut way, mut done) = (None, None);
+    loop {
+        tokio::select! {
+            event = receiving.next_event() => match event {
+                Some(TransferEvent::Connected { way: by, .. }) => way = Some(by),
+                Some(TransferEvent::Done(file)) => done = Some((file, started.elapsed())),
+                Some(TransferEvent::Failed { text, .. }) => return Err(wrong(&text)),
+                Some(TransferEvent::Ended(_)) | None => break,
+                Some(_) => {}
+            },
+            event = callee.next_event() => if let Some(ClientEvent::Signalled(by, what)) = event {
+                note(ladder, by == Party::Remote, what);
+            },
+        }
+    }
+    // The next transfer begins after the end of this one.
+    sending.ended().await;
+    let ((done, took), way) = done.zip(way).ok_or_else(|| wrong("the transfer ended before it"))?;
+    let same = matches!((std::fs::read(source), std::fs::read(&done.path)), (Ok(a), Ok(b)) if a == b);
+    if same && done.verified { Ok(Over { way, done, took }) } else { Err(wrong("another hash")) }
 }
 
 async fn clients() -> Result<(Client, (Jid, Client)), Failure> {

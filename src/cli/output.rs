@@ -43,6 +43,12 @@ impl Output {
         Self { json: global.json, quiet: global.quiet, color, terminal, log_addresses: global.log_addresses }
     }
 
+    /// Says nothing to anybody.
+    #[cfg(test)]
+    pub(crate) fn silent() -> Self {
+        Self { json: false, quiet: true, color: false, terminal: false, log_addresses: false }
+    }
+
     /// True if a live line may be redrawn.
     pub(crate) fn live(&self) -> bool {
         self.terminal && !self.quiet && !self.json

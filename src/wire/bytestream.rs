@@ -203,7 +203,9 @@ mod tests {
             assert_eq!(block(text), Ibb::Data { sid: "s".into(), seq: 7, data: bytes.into() }, "{text:?}");
         }
         // J047-03: a pad inside, one too many, one missing, foreign characters, left-over bits.
-        for text in ["aG=sbG8=", "aGVsbG8==", "aGVsbG8", "====", "=", "aGVs!G8=", "aGVsb\u{E9}8=", "aGVsbG9=", "aGVs-_8="] {
+        for text in
+            ["aG=sbG8=", "aGVsbG8==", "aGVsbG8", "====", "=", "aGVs!G8=", "aGVsb\u{E9}8=", "aGVsbG9=", "aGVs-_8="]
+        {
             assert_eq!(block(text), Ibb::Spoiled { sid: "s".into(), seq: 7 }, "{text:?}");
         }
     }
