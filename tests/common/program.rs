@@ -121,6 +121,28 @@ impl Offhook {
         Program { running, heard, readers, seen: 0, keys }
     }
 
+    /// The same, run by the command that `make` gives for a program; arguments and environment stay.
+    #[must_use]
+    pub fn by(self, make: impl FnOnce(&OsStr) -> Command) -> Self {
+        let mut command = make(self.0.get_program());
+        command.args(self.0.get_args());
+        for (name, value) in self.0.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self(command)
+    }
+
+    /// Gives it a folder of its own for its state.
+    #[must_use]
+    pub fn state(mut self, folder: &Path) -> Self {
+        self.0.env("XDG_STATE_HOME", folder);
+        self
+    }
+
     /// Starts it and waits for its end.
     pub fn run(self) -> Done {
         self.start().finish()
@@ -231,6 +253,17 @@ impl Program {
     /// Ctrl-C.
     pub fn interrupt(&self) {
         self.running.signal("INT");
+    }
+
+    /// `kill -9`; gives what it left behind.
+    pub fn kill(mut self) -> Done {
+        self.running.child.kill().unwrap();
+        self.finish()
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.running.child.id()
     }
 
     /// Waits for its end.
