@@ -169,6 +169,26 @@ async fn starttls_and_direct_tls_sign_in_with_the_best_mechanism() {
     }
 }
 
+/// RFC 9266 and RFC 5802 §6 against somebody else's code: the password counts on this very TLS 1.3 connection only.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_knows_tls_exporter_gets_the_password_bound_to_the_connection() {
+    if !wanted("a_server_that_knows_tls_exporter_gets_the_password_bound_to_the_connection") {
+        return;
+    }
+    let lab = Lab::start_newer();
+    let ip = lab.alpha.ip.to_string();
+    for (port, direct) in [(5222, false), (5223, true)] {
+        let builder = account("romeo@alpha.test").ca_file(&lab.ca_file).server(&ip, port, direct);
+        let client = builder.build().await.unwrap();
+        assert_eq!(client.mechanism(), Some("SCRAM-SHA-256-PLUS"));
+        client.close().await;
+    }
+    let wrong = account("romeo@alpha.test").ca_file(&lab.ca_file).server(&ip, 5222, false).password("wrong");
+    assert!(matches!(wrong.build().await, Err(Error::Authentication(_))));
+    let log = lab.alpha.log();
+    assert!(log.contains("Channel binding 'tls-exporter' supported") && log.contains("SCRAM-SHA-256-PLUS"), "{log}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password_and_an_unknown_account_are_told_apart_from_a_dead_server() {
     if !wanted("a_wrong_password_and_an_unknown_account_are_told_apart_from_a_dead_server") {
