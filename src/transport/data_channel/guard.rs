@@ -506,6 +506,12 @@ impl Guard {
         }
     }
 
+    /// Our tag, and the peer's last TSN that we have acknowledged.
+    #[cfg(test)]
+    pub(crate) fn identity(&self) -> (u32, u32) {
+        (self.tag, self.peer_cumulative)
+    }
+
     /// The association is up: no INIT counts any more.
     pub(crate) fn set_established(&mut self) {
         self.established = true;
@@ -604,4 +610,230 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().map(|b| u32::from_be_bytes(*b))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use super::*;
+
+    /// A packet for `tag` with these chunks: kind, flags, value.
+    pub(crate) fn packet(tag: u32, chunks: &[(u8, u8, &[u8])]) -> Bytes {
+        let mut out = vec![0x13, 0x88, 0x13, 0x88];
+        out.extend(tag.to_be_bytes());
+        out.extend([0; 4]);
+        for (kind, flags, value) in chunks {
+            out.extend([*kind, *flags]);
+            out.extend((value.len() as u16 + 4).to_be_bytes());
+            out.extend(*value);
+            out.resize(out.len().next_multiple_of(4), 0);
+        }
+        sealed(out)
+    }
+
+    pub(crate) fn resealed(packet: Vec<u8>) -> Bytes {
+        sealed(packet)
+    }
+
+    fn data(tsn: u32, stream: u16, bytes: &[u8]) -> Vec<u8> {
+        let mut out = tsn.to_be_bytes().to_vec();
+        out.extend(stream.to_be_bytes());
+        out.extend([0, 0, 0, 0, 0, 53]);
+        out.extend(bytes);
+        out
+    }
+
+    fn init(kind: u8, tsn: u32, parameters: &[u8]) -> Bytes {
+        let mut value = vec![0, 0, 0, 9, 0, 16, 0, 0, 4, 0, 4, 0];
+        value.extend(tsn.to_be_bytes());
+        value.extend(parameters);
+        packet(if kind == INIT { 0 } else { 7 }, &[(kind, 0, &value)])
+    }
+
+    /// A server with the tag 7 whose peer began with TSN 1 000 and supports FORWARD TSN.
+    fn guard() -> Guard {
+        let mut guard = Guard::new(false, (5000, 5000), 1 << 20);
+        let forward = [0x80, 8, 0, 6, 130, 192, 0, 0];
+        assert!(matches!(guard.incoming(init(INIT, 1000, &forward)), Verdict::Pass(_)));
+        let mut value = vec![0, 0, 0, 7, 0, 16, 0, 0, 4, 0, 4, 0];
+        value.extend(500u32.to_be_bytes());
+        guard.outgoing(packet(9, &[(INIT_ACK, 0, &value)]));
+        guard.set_established();
+        guard
+    }
+
+    fn passes(guard: &mut Guard, chunks: &[(u8, u8, &[u8])]) -> bool {
+        matches!(guard.incoming(packet(7, chunks)), Verdict::Pass(_))
+    }
+
+    #[test]
+    fn an_abort_or_error_with_a_cause_longer_than_its_chunk_never_reaches_the_engine() {
+        let cause = [0, 12, 0xff, 0xff, 1, 2, 3, 4];
+        assert_eq!(guard().incoming(packet(7, &[(ABORT, 0, &cause)])), Verdict::Lost);
+        // An ERROR ends nothing: the engine would end the association even for a well-formed one.
+        for cause in [&cause[..], &[0, 6, 0, 8, 1, 2, 3, 4], &[0, 6]] {
+            assert_eq!(guard().incoming(packet(7, &[(9, 0, cause)])), Verdict::Drop);
+            let bytes = data(1000, 1, b"x");
+            let both = packet(7, &[(9, 0, cause), (DATA, 3, &bytes)]);
+            assert_eq!(guard().incoming(both), Verdict::Pass(packet(7, &[(DATA, 3, &bytes)])));
+        }
+    }
+
+    #[test]
+    fn a_forward_tsn_further_ahead_than_the_window_is_refused() {
+        let forward = |tsn: u32| tsn.to_be_bytes();
+        assert!(passes(&mut guard(), &[(FORWARD_TSN, 0, &forward(1100))]));
+        for tsn in [1_000_000, 999 + (1 << 31) - 1, 10_000] {
+            assert!(!passes(&mut guard(), &[(FORWARD_TSN, 0, &forward(tsn))]), "{tsn}");
+        }
+        // From a peer that never said that it uses it.
+        let mut silent = Guard::new(false, (5000, 5000), 1 << 20);
+        assert!(matches!(silent.incoming(init(INIT, 1000, &[])), Verdict::Pass(_)));
+        assert!(!passes(&mut silent, &[(FORWARD_TSN, 0, &forward(1100))]));
+    }
+
+    #[test]
+    fn data_without_bytes_on_a_stream_too_high_or_far_ahead_is_refused() {
+        for (name, value) in [
+            ("no bytes", data(1000, 0, b"")),
+            ("stream", data(1000, MAX_STREAMS, b"x")),
+            ("far ahead", data(1000 + 5000, 0, b"x")),
+            ("cut", data(1000, 0, b"x")[..9].to_vec()),
+        ] {
+            assert!(!passes(&mut guard(), &[(DATA, 3, &value)]), "{name}");
+        }
+        assert!(passes(&mut guard(), &[(DATA, 3, &data(1000, 0, b"x"))]));
+    }
+
+    #[test]
+    fn chunks_that_nobody_reads_are_bounded_however_small_they_are() {
+        let mut guard = guard();
+        let mut sack = vec![0; 12];
+        let mut taken = 0;
+        for tsn in 1000u32..100_000 {
+            if !passes(&mut guard, &[(DATA, 3, &data(tsn, 0, b"x"))]) {
+                break;
+            }
+            taken += 1;
+            sack[..4].copy_from_slice(&tsn.to_be_bytes());
+            sack[4..8].copy_from_slice(&1000u32.to_be_bytes());
+            guard.outgoing(packet(9, &[(SACK, 0, &sack)]));
+        }
+        assert!((2000..4000).contains(&taken), "{taken}");
+        guard.chunks_read(taken);
+        assert!(passes(&mut guard, &[(DATA, 3, &data(1000 + taken as u32, 0, b"x"))]));
+    }
+
+    #[test]
+    fn a_message_without_an_end_is_not_taken_into_a_shut_window_for_ever() {
+        let mut guard = guard();
+        guard.outgoing(packet(9, &[(SACK, 0, &[0, 0, 3, 231, 0, 0, 0, 0, 0, 0, 0, 0])]));
+        let verdict = (1000..2000).map(|tsn| guard.incoming(packet(7, &[(DATA, 0, &data(tsn, 0, &[1; 1000]))])));
+        let mut verdicts: Vec<_> = verdict.collect();
+        assert!(matches!(verdicts[0], Verdict::Pass(_)));
+        assert_eq!(verdicts.pop(), Some(Verdict::Lost));
+    }
+
+    #[test]
+    fn a_sack_for_what_was_never_sent_or_with_overlapping_gaps_is_refused() {
+        let sack = |cumulative: u32, blocks: &[(u16, u16)]| {
+            let mut out = cumulative.to_be_bytes().to_vec();
+            out.extend([0, 1, 0, 0]);
+            out.extend((blocks.len() as u16).to_be_bytes());
+            out.extend([0, 0]);
+            blocks.iter().for_each(|(a, b)| out.extend([a.to_be_bytes(), b.to_be_bytes()].concat()));
+            out
+        };
+        let mut guard = guard();
+        for tsn in 500..600u32 {
+            guard.outgoing(packet(9, &[(DATA, 3, &data(tsn, 0, b"x"))]));
+        }
+        assert!(passes(&mut guard, &[(SACK, 0, &sack(510, &[(2, 3), (5, 89)]))]));
+        assert_eq!(guard.peer_window, 65_536);
+        for (name, value) in [
+            ("never sent", sack(600, &[])),
+            ("gap never sent", sack(510, &[(2, 90)])),
+            ("overlap", sack(510, &[(2, 5), (5, 6)])),
+            ("backwards", sack(510, &[(5, 2)])),
+            ("zero", sack(510, &[(0, 2)])),
+            ("more than it says", [sack(510, &[]), vec![9; 8]].concat()),
+        ] {
+            assert!(!passes(&mut guard, &[(SACK, 0, &value)]), "{name}");
+        }
+    }
+
+    #[test]
+    fn reset_requests_without_number_end_the_association() {
+        let request = |rsn: u32| {
+            let mut out = vec![0, 13, 0, 18];
+            out.extend(rsn.to_be_bytes());
+            out.extend([0, 0, 0, 0, 0xff, 0, 0, 0, 0, 1]);
+            out
+        };
+        let mut guard = guard();
+        for rsn in 0..64 {
+            assert!(passes(&mut guard, &[(RECONFIG, 0, &request(rsn))]));
+            assert!(passes(&mut guard, &[(RECONFIG, 0, &request(rsn))]), "repeated");
+        }
+        assert_eq!(guard.incoming(packet(7, &[(RECONFIG, 0, &request(64))])), Verdict::Lost);
+        // What the engine cannot read is stripped.
+        for value in [&[0, 14, 0, 8, 0, 0, 0, 1][..], &[0, 17, 0, 12, 0, 0, 0, 1, 0, 1, 0, 0]] {
+            assert!(!passes(&mut self::guard(), &[(RECONFIG, 0, value)]));
+        }
+    }
+
+    #[test]
+    fn an_init_reaches_the_engine_once_alone_and_with_known_parameters_only() {
+        let mut guard = Guard::new(false, (5000, 5000), 1 << 20);
+        // Adaptation, an address, the cookie preservative: the engine refuses an INIT for the last two.
+        let odd =
+            [0xc0, 6, 0, 8, 1, 2, 3, 4, 0, 5, 0, 8, 1, 2, 3, 4, 0, 9, 0, 8, 0, 0, 0, 1, 0x80, 8, 0, 5, 130, 0, 0, 0];
+        let offer = init(INIT, 1000, &odd);
+        let Verdict::Pass(clean) = guard.incoming(offer.clone()) else { panic!() };
+        assert_eq!(clean, init(INIT, 1000, &[0x80, 8, 0, 5, 130]));
+        let answer = guard.outgoing(init(INIT_ACK, 77, &[]));
+        assert_eq!(guard.incoming(offer), Verdict::Repeat(answer));
+        for n in 0..40 {
+            let verdict = guard.incoming(init(INIT, 2000 + n, &[]));
+            assert_eq!(matches!(verdict, Verdict::Pass(_)), n < 15, "{n}");
+        }
+        let both = packet(0, &[(INIT, 0, &[1; 16]), (COOKIE_ACK, 0, &[])]);
+        assert_eq!(guard.incoming(both), Verdict::Drop);
+        assert_eq!(guard.incoming(init(INIT_ACK, 1, &[])), Verdict::Drop, "a server gets none");
+        guard.set_established();
+        assert_eq!(guard.incoming(init(INIT, 1, &[])), Verdict::Drop);
+        for value in [[0; 16], [1, 1, 1, 1, 0, 0, 1, 0, 1, 1, 1, 1, 1, 1, 1, 1]] {
+            let mut fresh = Guard::new(false, (5000, 5000), 1 << 20);
+            assert_eq!(fresh.incoming(packet(0, &[(INIT, 0, &value)])), Verdict::Drop);
+        }
+    }
+
+    #[test]
+    fn chunks_of_another_length_than_the_engine_sees_hide_nothing() {
+        for (kind, value) in [
+            (COOKIE_ACK, &[6, 0, 0, 8, 0, 12, 0xff, 0xff][..]),
+            (SHUTDOWN_ACK, &[6, 0, 0, 4]),
+            (SHUTDOWN, &[0, 0, 0, 1, 6, 0, 0, 4]),
+            (FORWARD_TSN, &[0, 0, 3, 232, 1]),
+            (RECONFIG, &[0, 16, 0, 20, 0, 0, 0, 1, 0, 0, 0, 1, 6, 0, 0, 8, 0, 12, 0xff, 0xff]),
+            (HEARTBEAT, &[0, 1, 0, 8, 1, 2, 3, 4, 6, 0, 0, 8, 0, 12, 0xff, 0xff]),
+        ] {
+            assert_eq!(guard().incoming(packet(7, &[(kind, 0, value)])), Verdict::Drop, "{kind}");
+        }
+        assert_eq!(guard().incoming(packet(8, &[(COOKIE_ACK, 0, &[])])), Verdict::Drop, "another's tag");
+    }
+
+    #[test]
+    fn a_sack_that_tells_of_too_many_gaps_is_shortened_to_a_datagram() {
+        let mut value = vec![0, 0, 4, 0, 0, 0, 16, 0];
+        value.extend(4000u16.to_be_bytes());
+        value.extend(3u16.to_be_bytes());
+        (1..=4000u16).for_each(|n| value.extend([(2 * n).to_be_bytes(), (2 * n).to_be_bytes()].concat()));
+        value.extend([0; 12]);
+        let out = guard().outgoing(packet(9, &[(SACK, 0, &value)]));
+        assert!(out.len() <= MAX_PACKET_BYTES, "{}", out.len());
+        let gaps = usize::from(u16_at(&out, HEADER + 12).unwrap());
+        assert_eq!((out.len(), u16_at(&out, HEADER + 14)), (HEADER + 16 + 4 * gaps, Some(0)));
+        assert_eq!(resealed(out.to_vec()), out);
+    }
 }
