@@ -4,7 +4,7 @@
 #[path = "common/foreign.rs"]
 mod foreign;
 
-use foreign::{Call, Foreign, OURS, THEIRS};
+use foreign::{Call, Foreign, OURS, Payload, THEIRS};
 use offhook::transport::leg::{Leg, LegEvent};
 use offhook::wire::candidate::{
     Candidate, CandidateAddr, CandidateKind, CandidateProtocol, Fingerprint, IceCreds, Setup,
@@ -12,6 +12,7 @@ use offhook::wire::candidate::{
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+use str0m::channel::{ChannelConfig, ChannelId};
 use str0m::media::{MediaKind, Mid, Pt};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::Ssrc;
@@ -25,6 +26,12 @@ struct Str0m {
     connected: bool,
     received: Vec<Vec<u8>>,
     rtcp_blocks: usize,
+    /// Its own data channel, once it is open.
+    channel: Option<ChannelId>,
+    own: Option<ChannelId>,
+    labels: Vec<String>,
+    data: Vec<u8>,
+    closed: usize,
 }
 
 impl Str0m {
@@ -39,6 +46,10 @@ impl Str0m {
                 Output::Event(Event::Connected) => self.connected = true,
                 Output::Event(Event::RtpPacket(packet)) => self.received.push(packet.payload.to_vec()),
                 Output::Event(Event::PeerStats(_) | Event::MediaEgressStats(_)) => self.rtcp_blocks += 1,
+                Output::Event(Event::ChannelOpen(id, _)) if self.own == Some(id) => self.channel = Some(id),
+                Output::Event(Event::ChannelOpen(_, label)) => self.labels.push(label),
+                Output::Event(Event::ChannelData(message)) => self.data.extend(message.data),
+                Output::Event(Event::ChannelClose(_)) => self.closed += 1,
                 Output::Event(_) => {}
             }
         }
@@ -87,11 +98,33 @@ impl Foreign for Str0m {
     fn received(&self) -> &[Vec<u8>] {
         &self.received
     }
+
+    fn open(&mut self, now: Instant, label: &str) {
+        let config = ChannelConfig { label: label.to_owned(), ..ChannelConfig::default() };
+        self.own = Some(self.rtc.direct_api().create_data_channel(config));
+        self.handle_timeout(now);
+    }
+
+    fn write(&mut self, now: Instant, bytes: &[u8]) -> bool {
+        let Some(mut channel) = self.channel.and_then(|id| self.rtc.channel(id)) else { return false };
+        let taken = channel.write(true, bytes).unwrap();
+        self.handle_timeout(now);
+        taken
+    }
+
+    fn close(&mut self, now: Instant) {
+        self.rtc.direct_api().close_data_channel(self.channel.unwrap());
+        self.handle_timeout(now);
+    }
+
+    fn channels(&self) -> (&[String], &[u8], usize) {
+        (&self.labels, &self.data, self.closed)
+    }
 }
 
-fn set_up(leg_initiates: bool, leg_is_client: bool) -> Call<Str0m> {
+fn set_up(leg_initiates: bool, leg_is_client: bool, payload: Payload) -> Call<Str0m> {
     let now = Instant::now();
-    let (mut leg, candidates) = foreign::leg(now, leg_initiates, leg_is_client);
+    let (mut leg, candidates) = foreign::leg(now, leg_initiates, leg_is_client, payload);
     let mut rtc = Rtc::builder().clear_codecs().enable_opus(true, false).set_rtp_mode(true).build(now);
     rtc.add_local_candidate(str0m::Candidate::host(THEIRS, "udp").unwrap());
     for candidate in &candidates {
@@ -106,12 +139,17 @@ fn set_up(leg_initiates: bool, leg_is_client: bool) -> Call<Str0m> {
     api.set_remote_ice_credentials(str0m::IceCreds { ufrag: creds.ufrag.into(), pass: creds.pwd.into() });
     let ours = leg.local_fingerprint().unwrap();
     api.set_remote_fingerprint(str0m::config::Fingerprint { hash_func: ours.hash.to_string(), bytes: ours.value });
-    api.declare_media(mid, MediaKind::Audio);
-    api.declare_stream_tx(ssrc, None, mid, None);
-    api.expect_stream_rx(Ssrc::from(leg.ssrc().0), None, mid, None);
+    if payload == Payload::Sound {
+        api.declare_media(mid, MediaKind::Audio);
+        api.declare_stream_tx(ssrc, None, mid, None);
+        api.expect_stream_rx(Ssrc::from(leg.ssrc().0), None, mid, None);
+    }
     let creds = api.local_ice_credentials();
     let theirs = api.local_dtls_fingerprint().clone();
     api.start_dtls(!leg_is_client).unwrap();
+    if payload == Payload::Data {
+        api.start_sctp(!leg_is_client);
+    }
     rtc.handle_input(Input::Timeout(now)).unwrap();
 
     // As initiator we are told a role; as responder we answer actpass with the configured one.
@@ -131,6 +169,11 @@ fn set_up(leg_initiates: bool, leg_is_client: bool) -> Call<Str0m> {
         connected: false,
         received: Vec::new(),
         rtcp_blocks: 0,
+        channel: None,
+        own: None,
+        labels: Vec::new(),
+        data: Vec::new(),
+        closed: 0,
     };
     peer.drain();
     Call::new(now, leg, peer)
@@ -158,7 +201,7 @@ fn add_candidate(leg: &mut Leg, now: Instant) {
 fn a_leg_and_str0m_talk_in_every_role() {
     for leg_initiates in [true, false] {
         for leg_is_client in [true, false] {
-            let mut call = set_up(leg_initiates, leg_is_client);
+            let mut call = set_up(leg_initiates, leg_is_client, Payload::Sound);
             call.run_for(Duration::from_secs(3));
             let took = call.connected_after();
             println!("initiates {leg_initiates}, client {leg_is_client}: {took:?}");
@@ -173,6 +216,19 @@ fn a_leg_and_str0m_talk_in_every_role() {
             assert!(stats.rtcp.rtt.is_some());
             assert!(!call.events.iter().any(|(_, e)| matches!(e, LegEvent::Failed(_) | LegEvent::PathLost)));
             assert_eq!(OURS.port(), 5000);
+        }
+    }
+}
+
+#[test]
+fn files_go_both_ways_between_a_leg_and_str0m_in_every_role() {
+    let content: Vec<u8> = (0..700_000u32).map(|n| (n.wrapping_mul(0x9e37_79b9) >> 16) as u8).collect();
+    for leg_initiates in [true, false] {
+        for leg_is_client in [true, false] {
+            let mut call = set_up(leg_initiates, leg_is_client, Payload::Data);
+            call.exchange(&content);
+            println!("initiates {leg_initiates}, client {leg_is_client}: {:?}", call.now - call.start);
+            assert!(!call.events.iter().any(|(_, e)| matches!(e, LegEvent::Failed(_) | LegEvent::PathLost)));
         }
     }
 }

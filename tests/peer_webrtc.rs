@@ -5,18 +5,19 @@
 mod foreign;
 
 use bytes::BytesMut;
-use foreign::{Call, Foreign, OURS, THEIRS};
+use foreign::{Call, Foreign, OURS, Payload, THEIRS};
 use offhook::transport::leg::{Leg, LegEvent};
 use offhook::wire::candidate::{
     Candidate, CandidateAddr, CandidateKind, CandidateProtocol, Fingerprint, IceCreds, Setup,
 };
+use rtc::data_channel::RTCDataChannelId;
 use rtc::interceptor::Registry;
 use rtc::media_stream::MediaStreamTrack;
 use rtc::peer_connection::configuration::RTCConfigurationBuilder;
 use rtc::peer_connection::configuration::interceptor_registry::register_default_interceptors;
 use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_OPUS, MediaEngine};
 use rtc::peer_connection::configuration::setting_engine::SettingEngineBuilder;
-use rtc::peer_connection::event::RTCPeerConnectionEvent;
+use rtc::peer_connection::event::{RTCDataChannelEvent, RTCPeerConnectionEvent};
 use rtc::peer_connection::message::{RTCMessage, TaggedRTCMessage};
 use rtc::peer_connection::sdp::RTCSessionDescription;
 use rtc::peer_connection::state::RTCPeerConnectionState;
@@ -37,20 +38,47 @@ struct Webrtc {
     connected: bool,
     received: Vec<Vec<u8>>,
     rtcp: usize,
+    /// Its own data channel, and whether it is open.
+    channel: Option<RTCDataChannelId>,
+    open: bool,
+    labels: Vec<String>,
+    data: Vec<u8>,
+    closed: usize,
+    /// It drops what is still on its way to SCTP when it closes a channel, so it closes once all is acknowledged.
+    closing: bool,
 }
 
 impl Webrtc {
     fn drain(&mut self) {
+        if self.closing
+            && let Some(mut channel) = self.channel.and_then(|id| self.connection.data_channel(id))
+            && channel.outstanding_bytes() == 0
+        {
+            self.closing = false;
+            channel.close().unwrap();
+        }
         while let Some(event) = self.connection.poll_event() {
-            if let RTCPeerConnectionEvent::OnConnectionStateChangeEvent(RTCPeerConnectionState::Connected) = event {
-                self.connected = true;
+            match event {
+                RTCPeerConnectionEvent::OnConnectionStateChangeEvent(RTCPeerConnectionState::Connected) => {
+                    self.connected = true;
+                }
+                RTCPeerConnectionEvent::OnDataChannel(RTCDataChannelEvent::OnOpen(id)) => {
+                    if self.channel == Some(id) {
+                        self.open = true;
+                    } else {
+                        self.labels.push(self.connection.data_channel(id).unwrap().label().to_owned());
+                    }
+                }
+                RTCPeerConnectionEvent::OnDataChannel(RTCDataChannelEvent::OnClose(_)) => self.closed += 1,
+                _ => {}
             }
         }
         while let Some(TaggedRTCMessage { message, .. }) = self.connection.poll_read() {
             match message {
                 RTCMessage::RtpPacket(_, packet) => self.received.push(packet.payload.to_vec()),
                 RTCMessage::RtcpPacket(_, _) => self.rtcp += 1,
-                RTCMessage::DataChannelMessage(_, _) | _ => {}
+                RTCMessage::DataChannelMessage(_, message) => self.data.extend_from_slice(&message.data),
+                _ => {}
             }
         }
     }
@@ -93,6 +121,31 @@ impl Foreign for Webrtc {
     fn received(&self) -> &[Vec<u8>] {
         &self.received
     }
+
+    fn open(&mut self, _now: Instant, label: &str) {
+        self.channel = Some(self.connection.create_data_channel(label, None).unwrap().id());
+        self.drain();
+    }
+
+    fn write(&mut self, now: Instant, bytes: &[u8]) -> bool {
+        let Some(mut channel) = self.channel.filter(|_| self.open).and_then(|id| self.connection.data_channel(id))
+        else {
+            return false;
+        };
+        if channel.outstanding_bytes() > 256 * 1024 {
+            return false;
+        }
+        channel.send(now, BytesMut::from(bytes)).unwrap();
+        true
+    }
+
+    fn close(&mut self, _now: Instant) {
+        self.closing = true;
+    }
+
+    fn channels(&self) -> (&[String], &[u8], usize) {
+        (&self.labels, &self.data, self.closed)
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -104,9 +157,9 @@ fn attribute<'s>(sdp: &'s str, name: &str) -> &'s str {
 }
 
 /// They answer our offer; `leg_is_client` is their choice.
-fn set_up(leg_is_client: bool) -> Call<Webrtc> {
+fn set_up(leg_is_client: bool, payload: Payload) -> Call<Webrtc> {
     let now = Instant::now();
-    let (mut leg, candidates) = foreign::leg(now, true, false);
+    let (mut leg, candidates) = foreign::leg(now, true, false, payload);
     let role = if leg_is_client { RTCDtlsRole::Server } else { RTCDtlsRole::Client };
     let mut media = MediaEngine::default();
     let codec = RTCRtpCodec {
@@ -137,20 +190,30 @@ fn set_up(leg_is_client: bool) -> Call<Webrtc> {
             ..Default::default()
         }],
     );
-    connection.add_track(track).unwrap();
+    let media = match payload {
+        Payload::Sound => {
+            connection.add_track(track).unwrap();
+            format!(
+                "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\nc=IN IP4 0.0.0.0\r\na=sendrecv\r\na=rtcp-mux\r\n\
+                 a=rtpmap:111 opus/48000/2\r\na=ssrc:{} cname:x\r\n",
+                leg.ssrc().0
+            )
+        }
+        Payload::Data => "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\nc=IN IP4 0.0.0.0\r\n\
+                          a=sctp-port:5000\r\na=max-message-size:65536\r\n"
+            .to_owned(),
+    };
 
     let creds = leg.local_credentials();
     let fingerprint = leg.local_fingerprint().unwrap();
     assert_eq!(fingerprint.setup, Some(Setup::Actpass));
     let offer = format!(
-        "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n\
-         m=audio 9 UDP/TLS/RTP/SAVPF 111\r\nc=IN IP4 0.0.0.0\r\na=mid:0\r\na=sendrecv\r\na=rtcp-mux\r\n\
+        "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n{media}a=mid:0\r\n\
          a=ice-ufrag:{}\r\na=ice-pwd:{}\r\na=fingerprint:sha-256 {}\r\na=setup:actpass\r\n\
-         a=rtpmap:111 opus/48000/2\r\na=ssrc:{} cname:x\r\na=candidate:1 1 udp {} {} {} typ host\r\n",
+         a=candidate:1 1 udp {} {} {} typ host\r\n",
         creds.ufrag,
         creds.pwd,
         hex(&fingerprint.value),
-        leg.ssrc().0,
         candidates[0].priority,
         OURS.ip(),
         OURS.port(),
@@ -179,7 +242,18 @@ fn set_up(leg_is_client: bool) -> Call<Webrtc> {
     let theirs = IceCreds { ufrag: attribute(&sdp, "ice-ufrag").into(), pwd: attribute(&sdp, "ice-pwd").into() };
     leg.set_remote(now, Some(theirs), &[Fingerprint { hash: "sha-256".into(), value, setup: Some(setup) }]);
     add_candidate(&mut leg, now);
-    let mut peer = Webrtc { connection, connected: false, received: Vec::new(), rtcp: 0 };
+    let mut peer = Webrtc {
+        connection,
+        connected: false,
+        received: Vec::new(),
+        rtcp: 0,
+        channel: None,
+        open: false,
+        labels: Vec::new(),
+        data: Vec::new(),
+        closed: 0,
+        closing: false,
+    };
     peer.drain();
     Call::new(now, leg, peer)
 }
@@ -221,7 +295,7 @@ fn add_candidate(leg: &mut Leg, now: Instant) {
 #[test]
 fn a_leg_and_webrtc_rs_talk_in_both_dtls_roles() {
     for leg_is_client in [true, false] {
-        let mut call = set_up(leg_is_client);
+        let mut call = set_up(leg_is_client, Payload::Sound);
         call.run_for(Duration::from_secs(3));
         let took = call.connected_after();
         println!("client {leg_is_client}: {took:?}");
@@ -232,6 +306,17 @@ fn a_leg_and_webrtc_rs_talk_in_both_dtls_roles() {
         assert!(call.received.iter().all(|p| p == &[0x44; 80]));
         let stats = call.leg.stats(call.now);
         assert!(stats.rtcp.report_age.is_some(), "SRTCP of webrtc: {stats:?}");
+        assert!(!call.events.iter().any(|(_, e)| matches!(e, LegEvent::Failed(_) | LegEvent::PathLost)));
+    }
+}
+
+#[test]
+fn files_go_both_ways_between_a_leg_and_webrtc_rs_in_both_dtls_roles() {
+    let content: Vec<u8> = (0..700_000u32).map(|n| (n.wrapping_mul(0x9e37_79b9) >> 16) as u8).collect();
+    for leg_is_client in [true, false] {
+        let mut call = set_up(leg_is_client, Payload::Data);
+        call.exchange(&content);
+        println!("client {leg_is_client}: {:?}", call.now - call.start);
         assert!(!call.events.iter().any(|(_, e)| matches!(e, LegEvent::Failed(_) | LegEvent::PathLost)));
     }
 }

@@ -9,7 +9,7 @@
 )]
 
 use offhook::transport::dtls::Identity;
-use offhook::transport::leg::{Leg, LegConfig, LegEvent};
+use offhook::transport::leg::{ChannelId, DataConfig, Leg, LegConfig, LegEvent};
 use offhook::wire::candidate::Candidate;
 use offhook::wire::rtp::MediaTime;
 use std::collections::VecDeque;
@@ -27,6 +27,14 @@ pub trait Foreign {
     fn send(&mut self, now: Instant, seq: u16, payload: &[u8]) -> bool;
     /// Payloads received so far.
     fn received(&self) -> &[Vec<u8>];
+    /// Opens a data channel; may be called before it is connected.
+    fn open(&mut self, now: Instant, label: &str);
+    /// Writes to its own data channel; false while it takes nothing.
+    fn write(&mut self, now: Instant, bytes: &[u8]) -> bool;
+    /// Closes its own data channel.
+    fn close(&mut self, now: Instant);
+    /// Labels of the data channels that the leg has opened, bytes received on any, and how many are closed.
+    fn channels(&self) -> (&[String], &[u8], usize);
 }
 
 pub struct Call<F> {
@@ -45,11 +53,19 @@ pub const OURS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4
 pub const THEIRS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2)), 6000);
 const DELAY: Duration = Duration::from_millis(10);
 
+/// What a call carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Payload {
+    Sound,
+    Data,
+}
+
 /// A leg that has gathered, and its candidates.
-pub fn leg(now: Instant, initiator: bool, answer_active: bool) -> (Leg, Vec<Candidate>) {
+pub fn leg(now: Instant, initiator: bool, answer_active: bool, payload: Payload) -> (Leg, Vec<Candidate>) {
     let identity = Arc::new(Identity::generate().unwrap());
     let mut config = LegConfig::new(initiator, identity);
     config.answer_active = answer_active;
+    config.data = (payload == Payload::Data).then(DataConfig::default);
     let mut leg = Leg::new(now, SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000), [7; 32], config);
     leg.handle_sockets(now, &[OURS]);
     let mut candidates = Vec::new();
@@ -154,5 +170,53 @@ impl<F: Foreign> Call<F> {
         }
         self.run_for(Duration::from_millis(200));
         (self.received.len(), self.foreign.received().len())
+    }
+
+    /// A file each way, each on a channel of its sender, both closed by their senders. `content` is what both send.
+    pub fn exchange(&mut self, content: &[u8]) {
+        let now = self.now;
+        let ours = self.leg.open_channel(now, "from the leg").unwrap();
+        self.foreign.open(now, "from the peer");
+        let (mut sent, mut answered, mut received, mut theirs) = (0, 0, Vec::new(), None);
+        for turn in 0..60_000 {
+            assert!(turn < 59_999, "{sent} sent, {answered} answered, {} received: {:?}", received.len(), self.events);
+            self.run_for(Duration::from_millis(1));
+            let now = self.now;
+            if sent < content.len() {
+                sent += self.leg.write_channel(now, ours, &content[sent..]).unwrap();
+                if sent == content.len() {
+                    self.leg.close_channel(now, ours);
+                }
+            }
+            while answered < content.len() {
+                let end = content.len().min(answered + 16_000);
+                if !self.foreign.write(now, &content[answered..end]) {
+                    break;
+                }
+                answered = end;
+                if answered == content.len() {
+                    self.foreign.close(now);
+                }
+            }
+            theirs = theirs.or_else(|| {
+                self.events.iter().find_map(|(_, e)| match e {
+                    LegEvent::ChannelOpen { id, label, by_peer: true } if label == "from the peer" => Some(*id),
+                    _ => None,
+                })
+            });
+            while let Some(bytes) = theirs.and_then(|id| self.leg.read_channel(now, id, 65_536)) {
+                received.extend(bytes);
+            }
+            let closed =
+                |id: ChannelId| self.events.iter().any(|(_, e)| *e == LegEvent::ChannelClosed { id, clean: true });
+            if closed(ours) && theirs.is_some_and(closed) && self.foreign.channels().2 == 2 {
+                break;
+            }
+        }
+        assert_eq!(received.len(), content.len(), "to the leg");
+        assert!(received == content, "to the leg");
+        let (labels, bytes, _) = self.foreign.channels();
+        assert_eq!(labels, ["from the leg"]);
+        assert!(bytes == content, "from the leg");
     }
 }
