@@ -1,5 +1,11 @@
 //! Data channels of two legs in virtual time: what arrives, what is held back, and how channels end.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm
+)]
 
 #[path = "common/net.rs"]
 mod net;
@@ -197,7 +203,7 @@ fn what_is_not_read_stops_the_sender_and_reading_lets_it_go_on_at_full_speed() {
     let (_, at) = pair.apps[0].writing[&ChannelId(0)];
     let config = DataConfig::default();
     let most = (config.send_buffer_bytes + config.receive_window_bytes) as usize + 300_000;
-    assert!((4_000_000..most).contains(&at), "{at} bytes taken");
+    assert!((3_000_000..most).contains(&at), "{at} bytes taken");
     let quiet = pair.net.sent.len();
     pair.run(Duration::from_secs(60), |_| false);
     let woken = pair.net.sent.iter().skip(quiet).filter(|(side, _, first, _)| *side == 0 && *first == 23).count();
@@ -239,7 +245,7 @@ fn a_reader_that_closes_stops_the_writer_and_other_channels_go_on() {
     let now = pair.net.now;
     pair.net.peers[1].leg.close_channel(now, ChannelId(0));
     assert!(pair.run(LIMIT, |p| p.apps.iter().all(|a| a.closed.len() == 1)));
-    assert_eq!(pair.apps[0].closed[&big], false, "not all of it was delivered");
+    assert!(!pair.apps[0].closed[&big], "not all of it was delivered");
     assert_eq!(pair.net.peers[0].leg.write_channel(now, big, b"x"), Err(ChannelFault::Closed));
     pair.apps[0].writing.clear();
     pair.apps[0].closes = true;
@@ -267,7 +273,7 @@ fn what_was_delivered_can_be_read_after_the_peer_has_gone() {
     pair.read(1, ChannelId(0), usize::MAX);
     pair.react();
     assert!(pair.apps[1].received[&ChannelId(0)] == bytes);
-    assert_eq!(pair.apps[1].closed[&ChannelId(0)], false);
+    assert!(!pair.apps[1].closed[&ChannelId(0)]);
 }
 
 #[test]
@@ -319,7 +325,7 @@ fn without_data_channels_the_verbs_say_so_and_a_broken_path_ends_them() {
     pair.run(Duration::from_secs(1), |_| false);
     pair.net.loss = 1.0;
     assert!(pair.run(Duration::from_secs(60), |p| p.apps.iter().all(|a| a.closed.len() == 1)));
-    assert_eq!(pair.apps[0].closed[&id], false);
+    assert!(!pair.apps[0].closed[&id]);
     assert!(pair.net.peers.iter().all(|p| p.failed().is_some()));
 }
 
@@ -334,4 +340,35 @@ fn channels_are_bounded_and_labels_too() {
     }
     assert_eq!(leg.open_channel(now, "one more"), Err(ChannelFault::TooMany(64)));
     assert!(pair.run(LIMIT, |p| p.apps[1].opened.len() == 64));
+}
+
+/// Bytes a second of `length` bytes over 50 ms with windows of 8 MiB, in virtual time.
+fn rate(length: usize, loss: f64, seed: u64) -> f64 {
+    let mut pair = Pair::new(&Options {
+        seed,
+        configure: |_, config| {
+            let bytes = 8 << 20;
+            let data = DataConfig { send_buffer_bytes: bytes, receive_window_bytes: bytes, ..DataConfig::default() };
+            config.data = Some(data);
+        },
+        ..Options::default()
+    });
+    pair.net.loss = loss;
+    pair.apps[0].closes = true;
+    let start = pair.net.now;
+    pair.open(0, "f", content(length, 1));
+    assert!(pair.run(LIMIT, |p| p.received(1) == length));
+    length as f64 / (pair.net.now - start).as_secs_f64()
+}
+
+#[test]
+fn chance_losses_do_not_slow_a_transfer_down_and_many_do() {
+    let none = rate(40_000_000, 0.0, 1);
+    let few = rate(40_000_000, 0.001, 2);
+    let many = rate(4_000_000, 0.05, 3);
+    println!("MB/s at 50 ms: {:.1} without loss, {:.1} at 0.1 %, {:.2} at 5 %", none / 1e6, few / 1e6, many / 1e6);
+    // The engine alone comes to 2 to 18 MB/s here.
+    assert!(few > none / 3.0 && few > 18e6, "{few}");
+    // Congestion is answered.
+    assert!(many < none / 10.0, "{many}");
 }

@@ -1,5 +1,11 @@
 //! A leg against a peer connection of webrtc-rs (`rtc`, its sans-IO form): another ICE, SRTP and RTCP implementation.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm
+)]
 
 #[path = "common/foreign.rs"]
 mod foreign;

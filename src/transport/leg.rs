@@ -15,6 +15,7 @@ pub use crate::transport::leg_config::{
 use crate::transport::path::{Path, Route, Transmit};
 use crate::transport::protection::Security;
 use crate::transport::rtcp::{RtcpEvent, RtcpSession};
+use crate::transport::seed::Seed;
 use crate::wire::candidate::{Candidate, CandidateKind, Fingerprint, IceCreds, Setup};
 use crate::wire::rtp::{MediaTime, RtpHeader, SeqNo, Ssrc};
 use crate::wire::xml::Text;
@@ -57,7 +58,7 @@ enum Way {
 #[derive(Debug)]
 pub struct Leg {
     config: LegConfig,
-    rng: ChaCha20Rng,
+    seed: Seed,
     phase: Phase,
     way: Way,
     security: Security,
@@ -116,6 +117,7 @@ impl Leg {
             Carrier::Plain => Way::Plain { remote: None },
         };
         let security = Security::new(&config.protection);
+        rng.fill_bytes(&mut fork);
         let data = config.data.map(|data| Box::new(DataChannels::new(now, data)));
         Self {
             phase: Phase::Idle,
@@ -140,7 +142,7 @@ impl Leg {
             scratch: Vec::new(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
-            rng,
+            seed: Seed::new(fork),
             config,
         }
     }
@@ -569,7 +571,7 @@ impl Leg {
         while let Some(event) = gatherer.poll_event() {
             match &event {
                 GatherEvent::Host { .. } | GatherEvent::ServerReflexive { .. } | GatherEvent::Relayed { .. } => {
-                    if let Some(candidate) = ice.add_local(&event, relay_only, &mut self.rng) {
+                    if let Some(candidate) = ice.add_local(&event, relay_only, &mut self.seed.generator()) {
                         self.events.push_back(LegEvent::LocalCandidate(candidate));
                     }
                 }
@@ -676,7 +678,7 @@ impl Leg {
                 RtcpEvent::Bye(ssrc) => self.events.push_back(LegEvent::Bye(ssrc)),
                 RtcpEvent::Collision(_) => {
                     // RFC 3550 §8.2; sequence numbers go on, so that no key stream repeats under a known SSRC.
-                    let ssrc = Ssrc(self.rng.next_u32());
+                    let ssrc = Ssrc(self.seed.generator().next_u32());
                     self.rtcp.change_ssrc(now, ssrc);
                 }
                 RtcpEvent::Report | RtcpEvent::PictureLoss(_) => {}

@@ -8,9 +8,9 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine as _;
-use rand_chacha::ChaCha20Rng;
-use rand_core::{RngCore, SeedableRng};
+use rand_core::RngCore;
 
+use crate::transport::seed::Seed;
 use crate::wire::rtcp::{self, Packet, ReportBlock, RtcpFault, SenderInfo};
 use crate::wire::rtp::{MediaTime, RtpHeader, Ssrc};
 
@@ -90,7 +90,7 @@ pub struct RtcpSession {
     start: Instant,
     /// NTP time at `start`, 32.32 fixed point.
     ntp_start: u64,
-    rng: ChaCha20Rng,
+    seed: Seed,
     cname: String,
     local: Sent,
     sources: Vec<Source>,
@@ -127,14 +127,14 @@ impl RtcpSession {
     /// `seed` gives CNAME and intervals and is not used elsewhere.
     #[must_use]
     pub fn new(now: Instant, wall: SystemTime, seed: [u8; 32], ssrc: Ssrc, clock_rate_hz: u32) -> Self {
-        let mut rng = ChaCha20Rng::from_seed(seed);
+        let mut seed = Seed::new(seed);
         // RFC 7022 §4.2: a short-term persistent CNAME is 96 random bits, so that calls cannot be linked.
         let mut random = [0; 12];
-        rng.fill_bytes(&mut random);
+        seed.generator().fill_bytes(&mut random);
         let mut session = Self {
             start: now,
             ntp_start: ntp(wall),
-            rng,
+            seed,
             cname: base64::engine::general_purpose::STANDARD.encode(random),
             local: Sent { ssrc, clock_rate_hz, packets: 0, octets: 0, last: None, idle_reports: 2 },
             sources: Vec::new(),
@@ -388,7 +388,7 @@ impl RtcpSession {
 
     /// 0.5 to 1.5 times `mean`, RFC 3550 §6.2.
     fn spread(&mut self, mean: Duration) -> Duration {
-        mean / 2 + mean.mul_f64(f64::from(self.rng.next_u32()) / f64::from(u32::MAX))
+        mean / 2 + mean.mul_f64(f64::from(self.seed.generator().next_u32()) / f64::from(u32::MAX))
     }
 }
 

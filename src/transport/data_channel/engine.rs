@@ -2,7 +2,8 @@
 //! Read RFC 9260 §6 and §16, RFC 8831 §6 before touching this file.
 
 use super::dcep;
-use super::guard::{Guard, MAX_STREAMS};
+use super::guard::{self, Guard, MAX_STREAMS};
+use super::recovery::Recovery;
 use bytes::{Bytes, BytesMut};
 use rtc_sctp::{
     Association, AssociationHandle, ClientConfig, DatagramEvent, Endpoint, EndpointConfig,
@@ -43,6 +44,7 @@ pub(super) struct Engine {
     pub(super) endpoint: Endpoint,
     pub(super) association: Option<(AssociationHandle, Association)>,
     pub(super) guard: Guard,
+    pub(super) recovery: Recovery,
     pub(super) up: bool,
     /// Bytes given to the engine in all.
     pub(super) given: u64,
@@ -78,6 +80,7 @@ impl Engine {
             endpoint,
             association,
             guard: Guard::new(client, ports, window_bytes),
+            recovery: Recovery::default(),
             up: false,
             given: 0,
             outstanding: 0,
@@ -108,6 +111,34 @@ impl Engine {
             self.probe_due = Some(now + PROBE);
         }
         false
+    }
+
+    /// A packet of ours as it goes on the wire.
+    pub(super) fn outgoing(&mut self, now: Instant, packet: Bytes) -> Bytes {
+        let packet = self.guard.outgoing(packet);
+        if let Some((first, last)) = guard::tsns(&packet) {
+            self.recovery.sent(now, first, last, &packet);
+        }
+        packet
+    }
+
+    /// What of a packet that has passed the guard the engine is to see, and what is to be sent again for it.
+    pub(super) fn recover(&mut self, now: Instant, packet: Bytes) -> (Bytes, Vec<Bytes>) {
+        let Some((cumulative, gaps)) = guard::sack(&packet) else { return (packet, Vec::new()) };
+        let resent = self.recovery.acknowledged(now, cumulative, &gaps);
+        if gaps.is_empty() || self.recovery.tells() {
+            return (packet, resent);
+        }
+        let arrived = self.recovery.arrived(cumulative, &gaps);
+        self.guard.peer_window = self.guard.peer_window.saturating_add(arrived);
+        (guard::without_gaps(&packet, self.guard.peer_window), resent)
+    }
+
+    /// When the engine wants to be woken; later while a repair is under way.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let (_, association) = self.association.as_ref()?;
+        let due = self.clock.real(association.poll_timeout()?);
+        Some(self.recovery.patience().map_or(due, |patience| due.max(patience)))
     }
 
     pub(super) fn feed(&mut self, now: Instant, packet: Bytes) {

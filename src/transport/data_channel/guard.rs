@@ -92,7 +92,7 @@ pub(crate) struct Guard {
     /// The peer's receive window as last announced.
     pub(crate) peer_window: u32,
     /// The last SACK of ours told of a gap.
-    gaps: bool,
+    pub(crate) gaps: bool,
     /// What came since our last SACK wants one at once.
     hurried: bool,
     /// The peer has announced FORWARD TSN, and used it up to here.
@@ -177,9 +177,9 @@ impl Guard {
         self.unread = self.unread.saturating_sub(u32::try_from(chunks).unwrap_or(u32::MAX));
     }
 
-    /// True if what came needs an answer at once: something is missing.
-    pub(crate) fn is_disturbed(&self) -> bool {
-        self.gaps || self.hurried
+    /// True if what came needs an answer at once.
+    pub(crate) fn is_hurried(&self) -> bool {
+        self.hurried
     }
 
     /// Judges a packet of the peer.
@@ -348,7 +348,7 @@ impl Guard {
     }
 
     fn judge_forward(&mut self, value: &[u8]) -> Chunk {
-        let Some(cumulative) = u32_at(value, 0).filter(|_| value.len() % 4 == 0) else { return Chunk::Refuse };
+        let Some(cumulative) = u32_at(value, 0).filter(|_| value.len().is_multiple_of(4)) else { return Chunk::Refuse };
         // RFC 3758 §3.1: only with a peer that has announced it.
         if !self.forward {
             return Chunk::Strip;
@@ -569,6 +569,37 @@ fn parameters(bytes: &[u8]) -> Option<Vec<(u16, &[u8])>> {
         at += length.next_multiple_of(4);
     }
     Some(out)
+}
+
+/// First and last TSN of a packet that begins with DATA.
+pub(crate) fn tsns(packet: &[u8]) -> Option<(u32, u32)> {
+    let first = u32_at(packet, HEADER + 4).filter(|_| packet.get(HEADER) == Some(&DATA))?;
+    let (mut at, mut last) = (HEADER, first);
+    while let Some(chunk) = chunk_at(packet, at) {
+        if chunk.first() == Some(&DATA) {
+            last = u32_at(chunk, 4)?;
+        }
+        at += chunk.len().next_multiple_of(4);
+    }
+    Some((first, last))
+}
+
+/// Cumulative TSN and gaps of a packet that begins with a SACK.
+pub(crate) fn sack(packet: &[u8]) -> Option<(u32, Vec<(u16, u16)>)> {
+    let chunk = chunk_at(packet, HEADER).filter(|chunk| chunk.first() == Some(&SACK))?;
+    let blocks = chunk.get(16..)?.chunks_exact(4).take(usize::from(u16_at(chunk, 12)?));
+    Some((u32_at(chunk, 4)?, blocks.filter_map(|b| Some((u16_at(b, 0)?, u16_at(b, 2)?))).collect()))
+}
+
+/// The packet with a SACK that tells of no gaps, and of this window.
+pub(crate) fn without_gaps(packet: &[u8], window: u32) -> Bytes {
+    let Some(length) = chunk_at(packet, HEADER).map(<[u8]>::len) else { return Bytes::new() };
+    let mut out = packet.get(..HEADER + 16).unwrap_or_default().to_vec();
+    put(&mut out, HEADER + 2, &16u16.to_be_bytes());
+    put(&mut out, HEADER + 8, &window.to_be_bytes());
+    put(&mut out, HEADER + 12, &[0; 4]);
+    out.extend_from_slice(packet.get(HEADER + length..).unwrap_or_default());
+    sealed(out)
 }
 
 /// SCTP says: as many gaps as fit, the first ones (RFC 9260 §6.2); the engine says all.

@@ -56,7 +56,7 @@ impl Leg {
                 }
                 // RFC 8445 §9: new credentials on one side restart both.
                 Some(_) => {
-                    let ours = ice.restart(now, &mut self.rng);
+                    let ours = ice.restart(now, &mut self.seed.generator());
                     ice.set_remote_creds(now, &creds);
                     self.no_more_remote = false;
                     self.restarted = Some(now);
@@ -165,7 +165,7 @@ impl Leg {
         self.due = None;
         self.restarted = Some(now);
         match &mut self.way {
-            Way::Ice { ice, .. } => ice.restart(now, &mut self.rng),
+            Way::Ice { ice, .. } => ice.restart(now, &mut self.seed.generator()),
             Way::Plain { .. } => self.local_credentials(),
         }
     }
