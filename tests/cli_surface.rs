@@ -570,3 +570,58 @@ fn ctrl_c_cancels_on_both_sides_and_keeps_what_has_arrived() {
     assert_eq!(code, Some(7), "{text}");
     assert!(!inbox.join("big.bin").exists() && inbox.join("big.bin.part").exists());
 }
+
+/// Joins its own address with `to`; the first connection is cut after `cut_after` bytes towards `to`.
+fn cutting_proxy(to: String, cut_after: usize) -> String {
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener, TcpStream};
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    let copy = |mut from: TcpStream, mut into: TcpStream, mut left: usize| {
+        let mut block = vec![0; 16 * 1024];
+        while let Ok(bytes @ 1..) = from.read(&mut block) {
+            left = left.saturating_sub(bytes);
+            if left == 0 || into.write_all(&block[..bytes]).is_err() {
+                break;
+            }
+        }
+        // The other end may be gone already.
+        let _ = (from.shutdown(Shutdown::Both), into.shutdown(Shutdown::Both));
+    };
+    std::thread::spawn(move || {
+        for (number, client) in listener.incoming().enumerate() {
+            let Ok(client) = client else { return };
+            let Ok(server) = TcpStream::connect(&to) else { continue };
+            let (client_again, server_again) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            let limit = if number == 0 { cut_after } else { usize::MAX };
+            std::thread::spawn(move || copy(client, server, limit));
+            std::thread::spawn(move || copy(server_again, client_again, usize::MAX));
+        }
+    });
+    addr
+}
+
+#[test]
+fn a_connection_lost_in_the_middle_is_taken_up_again_without_asking() {
+    let folder = Folder::new("retry");
+    let (first, second) = (noise(40_000), noise(3_000_000));
+    std::fs::write(folder.0.join("first.bin"), &first).unwrap();
+    std::fs::write(folder.0.join("second.bin"), &second).unwrap();
+    let files = ["first.bin", "second.bin"].map(|name| folder.0.join(name).display().to_string());
+    let inbox = folder.0.join("in");
+    let mut receiver = Receiver::start(&inbox, &["--accept", "all", "--once"]);
+    receiver.addr = cutting_proxy(receiver.addr, 2_000_000);
+    let send = receiver.sender(&[&files[0], &files[1], "--transport", "ibb"]).output().unwrap();
+    assert_eq!(send.status.code(), Some(0), "{}", stderr(&send));
+    let said = stdout(&send);
+    let mut lines = said.lines().map(|l| Ok(l.to_owned()));
+    assert_eq!(await_event(&mut lines, "retry")["files"], 1, "{said}");
+    // What is there is not sent again, but for what was on its way.
+    let offset = await_event(&mut lines, "accepted")["offset"].as_u64().unwrap();
+    assert!((500_000..2_000_000).contains(&offset), "{said}");
+    let (code, text) = receiver.end();
+    assert_eq!(code, Some(0), "{text}");
+    assert!(std::fs::read(inbox.join("first.bin")).unwrap() == first);
+    assert!(std::fs::read(inbox.join("second.bin")).unwrap() == second);
+    assert_eq!(std::fs::read_dir(&inbox).unwrap().count(), 2);
+}
