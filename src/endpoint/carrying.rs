@@ -114,6 +114,14 @@ impl Endpoint {
         self.all_sent(now, id);
     }
 
+    /// There was nothing to send, and the way is gone: what the peer says of it decides.
+    pub(super) fn empty_sent(&mut self, now: Instant, id: FileId) {
+        let Some(file) = self.file_mut(id) else { return };
+        let hash = file.description.hashes.first().cloned();
+        file.stage = FileStage::Sent { size: 0, hash, until: now + CONFIRM };
+        self.close_way(now, id);
+    }
+
     /// Every byte is with the peer, or on its way there beyond our reach.
     fn all_sent(&mut self, now: Instant, id: FileId) {
         let Some(file) = self.file_mut(id).filter(|f| matches!(f.stage, FileStage::Carrying)) else { return };
@@ -208,6 +216,10 @@ impl Endpoint {
                 let size = file.description.size.unwrap_or(0);
                 let verified = known.is_some();
                 self.sent(now, id, size, known, verified);
+            }
+            FileStage::Held { .. } if file.description.size == Some(0) => {
+                let verified = known.is_some();
+                self.sent(now, id, 0, known, verified);
             }
             FileStage::Waiting
             | FileStage::Alerting

@@ -494,6 +494,10 @@ impl Endpoint {
             FileStage::Connecting(_) | FileStage::Preparing(_) | FileStage::Prepared | FileStage::Offered(_) => {
                 self.fall_back(now, id);
             }
+            // The receiver of an empty file has it as soon as the way stands, and closes the way.
+            FileStage::Held { .. } | FileStage::Carrying if file.sending && file.description.size == Some(0) => {
+                self.empty_sent(now, id);
+            }
             FileStage::Held { .. } | FileStage::Carrying => {
                 let text = "the connection was lost".to_owned();
                 let reason = Reason::new(ReasonCondition::ConnectivityError);
