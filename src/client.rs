@@ -275,7 +275,14 @@ impl Dispatcher {
                 let transfer = self.transfers.attach(&self.commands, transfer, from.clone());
                 self.tell(ClientEvent::FileRequested(FileRequest::new(transfer, sid.0, from, file)));
             }
-            event => self.transfers.deliver(event),
+            FileEvent::Offered { further: true, .. }
+            | FileEvent::Accepted { .. }
+            | FileEvent::Declined { .. }
+            | FileEvent::Connected { .. }
+            | FileEvent::Falling { .. }
+            | FileEvent::Done { .. }
+            | FileEvent::Failed { .. }
+            | FileEvent::Ended { .. } => self.transfers.deliver(event),
         }
     }
 

@@ -196,9 +196,12 @@ async fn ask(
             }
         }
     }
-    incoming.accept(to.clone()).await.map_err(|why| match why {
-        Error::Misuse(_) => Failure::new(Exit::Rejected, "the sender gave up"),
-        why @ Error::Limit(_) => Failure::new(Exit::Limit, format!("{why}. See --max-size.")),
-        why => why.into(),
+    incoming.accept(to.clone()).await.map_err(|why| {
+        if let Error::Misuse(_) = why {
+            return Failure::new(Exit::Rejected, "the sender gave up");
+        }
+        let hint = if let Error::Limit(_) = why { " See --max-size." } else { "" };
+        let failure = Failure::from(why);
+        Failure { text: format!("{}{hint}", failure.text), ..failure }
     })
 }

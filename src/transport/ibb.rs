@@ -673,7 +673,7 @@ const fn refusal(condition: StanzaCondition) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
     use super::*;
 
     const SID: &str = "i781hf64";
