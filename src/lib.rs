@@ -9,7 +9,7 @@
 //! | 1 | [`wire`] | bytes and text to values and back |
 //! | 2 | [`xmpp`], [`transport`], [`media`] | the signalling connection; how payload travels; RTP frames to sound and back |
 //! | 3 | [`jingle`], [`file`] | sessions, contents, invitations: signalling only; sizes, ranges, hashes, names of files |
-//! | 5 | [`endpoint`] | the sans-IO engine, which joins a session and its legs |
+//! | 5 | [`endpoint`] | the sans-IO engine, which joins a session and its legs, streams and files |
 //! | 6 | `io`, [`error`] | the only place with a clock, sockets, tasks, DNS, sound, files; the public error |
 //! | 7 | `client` | the async API applications use |
 //! | 8 | `cli` | commands, output, exit codes |
@@ -27,10 +27,16 @@
 //!     ├─▶ xmpp/presence, caps, services             │            │                                  ▼
 //!     └─▶ jingle/invite ▶ jingle/sessions ▶ jingle/session       └─────▶ media/audio (jitter ▶ codec ▶ PCM, pulled by
 //!                                            ▶ jingle/content              the sound clock; PCM pushed by the microphone)
+//!
+//! A file finds its way in endpoint/transfers and endpoint/ways; its bytes then go
+//!   over a SOCKS5 bytestream    disk ◀─ io/disk ─▶ TCP           (negotiated in transport/s5b, dialled by io/bytestream)
+//!   over a data channel         disk ◀─ io/disk ─▶ endpoint/carrying ◀─▶ transport/data_channel ◀─▶ transport/leg
+//!   in stanzas                  disk ◀─ io/disk ─▶ endpoint/carrying ◀─▶ transport/ibb ◀─▶ xmpp/stream
+//! and file.rs knows its sizes, ranges, hashes and name whichever way it is.
 //! ```
 //!
 //! Where to look first: a call of an application begins in `src/client.rs`, is carried by `src/io/driver.rs`, and happens
-//! in `src/endpoint/calls.rs`. What the network may and may not do to it stands in `src/jingle/actions.rs` (signalling),
+//! in `src/endpoint/calls.rs`; a file the same way in `src/endpoint/transfers.rs`. What the network may and may not do to it stands in `src/jingle/actions.rs` (signalling),
 //! `src/transport/leg.rs` (datagrams) and `src/config.rs` (caps).
 //!
 //! # The run loop
@@ -133,6 +139,18 @@
 //! - The first RTCP report leaves after 1 s, and timer reconsideration is left out: a leg has two members
 //!   (`src/transport/rtcp.rs`).
 //! - SRTP authentication failures never end a call, however many (`src/transport/srtp.rs`).
+//!
+//! Files:
+//! - What is fast comes first: streamhosts of both sides' own machines, then a data channel, then proxies, in-band last;
+//!   so a first offer names no proxy where a data channel may follow (`src/endpoint/transfer.rs`).
+//! - Several files are one session, but no more than three of them at a time; one begins when the next one is agreed on,
+//!   or after 2 s. What is left when the receiver ends the session goes in another one (`src/endpoint/transfers.rs`).
+//! - Files of 16 MiB and less are offered with their hash, larger ones with `hash-used` and a late checksum. A file
+//!   without any hash is kept, and told as not verified (`src/endpoint/carrying.rs`).
+//! - Two offers of files that cross never tie: they are two files (`src/jingle/sessions.rs`).
+//! - Bytestreams over UDP (`mode='udp'`), further in-band sids of one session (XEP-0261 §2.4) and port mapping are not
+//!   spoken.
+//! - A file over ICE needs a DTLS fingerprint like sound does (`src/jingle/content.rs`).
 //!
 //! In the layout:
 //! - A leg belongs to the endpoint's call, not to the Jingle content: with BUNDLE several contents share one leg. Jingle
