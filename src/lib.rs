@@ -148,6 +148,8 @@
 //! - Files of 16 MiB and less are offered with their hash, larger ones with `hash-used` and a late checksum. A file
 //!   without any hash is kept, and told as not verified (`src/endpoint/carrying.rs`).
 //! - Two offers of files that cross never tie: they are two files (`src/jingle/sessions.rs`).
+//! - Our listeners take both orders of the JIDs in DST.ADDR and any DST.PORT; the cid of `activated` is not compared, as
+//!   the example of XEP-0260 has a wrong one (`src/transport/s5b.rs`).
 //! - Bytestreams over UDP (`mode='udp'`), further in-band sids of one session (XEP-0261 §2.4) and port mapping are not
 //!   spoken.
 //! - A file over ICE needs a DTLS fingerprint like sound does (`src/jingle/content.rs`).

@@ -1,6 +1,7 @@
 //! One line about a stanza of signalling, for a ladder that people read. No address and no secret goes in.
 
 use super::offer;
+use crate::wire::candidate::Transport;
 use crate::wire::description::Info;
 use crate::wire::jingle::{Jingle, Jmi, JmiKind};
 
@@ -13,14 +14,28 @@ pub(super) fn jingle(jingle: &Jingle) -> String {
             let names: Vec<&str> = rtp.payload_types.iter().map(|p| p.name.as_str()).take(2).collect();
             details.push(names.join(" "));
         }
-        if let Some(ice) = offer::ice(content) {
-            match ice.candidates.len() {
-                0 => {}
-                n => details.push(format!("{n} candidate{}", if n == 1 { "" } else { "s" })),
+        if let Some(file) = super::transfer::file_of(content) {
+            details.push("file".to_owned());
+            details.extend(file.size.map(|size| format!("{size} bytes")));
+            let from = file.range.as_ref().map_or(0, |range| range.offset);
+            details.extend((from > 0).then(|| format!("from byte {from}")));
+        }
+        match &content.transport {
+            Some(Transport::Ice(ice)) => {
+                details.extend(ice.sctp.is_some().then(|| "data channel".to_owned()));
+                candidates(&mut details, ice.candidates.len());
+                details.extend(ice.gathering_complete.then(|| "complete".to_owned()));
             }
-            if ice.gathering_complete {
-                details.push("complete".to_owned());
+            Some(Transport::S5b(s5b)) => {
+                details.push("bytestream".to_owned());
+                candidates(&mut details, s5b.candidates.len());
+                details.extend(s5b.candidate_used.is_some().then(|| "used".to_owned()));
+                details.extend(s5b.candidate_error.then(|| "none works".to_owned()));
+                details.extend(s5b.activated.is_some().then(|| "activated".to_owned()));
+                details.extend(s5b.proxy_error.then(|| "proxy fails".to_owned()));
             }
+            Some(Transport::Ibb(ibb)) => details.push(format!("in-band, {} bytes a block", ibb.block_size)),
+            Some(Transport::RawUdp(_) | Transport::Unknown { .. }) | None => {}
         }
     }
     match &jingle.info {
@@ -29,7 +44,9 @@ pub(super) fn jingle(jingle: &Jingle) -> String {
         Some(Info::Unhold) => details.push("unhold".to_owned()),
         Some(Info::Mute(_)) => details.push("mute".to_owned()),
         Some(Info::Unmute(_)) => details.push("unmute".to_owned()),
-        Some(Info::Active | Info::Received(..) | Info::Checksum(..) | Info::Dtmf(_) | Info::Unknown { .. }) | None => {}
+        Some(Info::Received(..)) => details.push("received".to_owned()),
+        Some(Info::Checksum(..)) => details.push("checksum".to_owned()),
+        Some(Info::Active | Info::Dtmf(_) | Info::Unknown { .. }) | None => {}
     }
     if let Some(reason) = &jingle.reason {
         details.push(reason.condition.to_string());
@@ -38,6 +55,14 @@ pub(super) fn jingle(jingle: &Jingle) -> String {
         out.push_str(&format!(" ({})", details.join(", ")));
     }
     out
+}
+
+fn candidates(details: &mut Vec<String>, count: usize) {
+    match count {
+        0 => {}
+        1 => details.push("1 candidate".to_owned()),
+        n => details.push(format!("{n} candidates")),
+    }
 }
 
 /// Name of the message.
