@@ -187,7 +187,7 @@ impl Endpoint {
             seed
         };
         let link = Link::new(now, next_seed(), &config.account);
-        let people = People::new((now, wall), &config.account);
+        let people = People::new((now, wall), &config.account, config.context.policy.applications);
         let local = config.account.jid();
         let mut context = config.context.clone();
         // What is sent while a call rings, the endpoint chooses by caller; the sessions only must not hold it back.

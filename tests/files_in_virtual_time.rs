@@ -280,5 +280,28 @@ fn a_stranger_learns_nothing_by_offering_files() {
     assert_eq!(end(&world, 0), EndKind::Unavailable);
     assert!(file_events(&world, 1).is_empty());
     assert_eq!(world.clients[1].shelf.listened, 0);
-    let _ = ROMEO;
+}
+
+#[test]
+fn a_device_that_takes_only_files_leaves_calls_to_the_others() {
+    let mut world = World::new(&world::Options {
+        clients: vec![ROMEO, JULIET, world::CHAMBER],
+        configure: |index, config| {
+            config.context.policy.applications = match index {
+                1 => &[offhook::wire::ns::RTP],
+                2 => &[offhook::wire::ns::FILE],
+                _ => config.context.policy.applications,
+            };
+        },
+        ..Default::default()
+    });
+    let call = world.call(0, "juliet@capulet.example");
+    world.run_for(3 * SECOND);
+    assert!(world.clients[0].heard(call).frames > 50);
+    assert!(world.clients[2].incoming().is_none());
+    let files = [("a", noise(1000, 1))];
+    world.send(0, "juliet@capulet.example", &files, &WayKind::ALL);
+    world.run_for(10 * SECOND);
+    assert_eq!(world.clients[2].shelf.kept.values().collect::<Vec<_>>(), [&files[0].1]);
+    assert!(file_events(&world, 1).is_empty());
 }

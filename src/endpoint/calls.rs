@@ -433,7 +433,9 @@ impl Endpoint {
                 }
                 let media: Vec<String> =
                     proposed.into_iter().filter(|p| p.ns == ns::RTP).filter_map(|p| p.media).collect();
-                if !media.iter().any(|m| m == "audio") {
+                // A device that takes no calls leaves the answer to the person's other devices.
+                let takes = self.config.context.policy.applications.contains(&ns::RTP);
+                if !takes || !media.iter().any(|m| m == "audio") {
                     return;
                 }
                 let call_id = self.next_call_id();

@@ -72,7 +72,8 @@ pub(super) struct People {
 }
 
 impl People {
-    pub(super) fn new(epoch: (Instant, SystemTime), account: &Account) -> Self {
+    /// `applications`: namespaces of what is taken from others, and so announced.
+    pub(super) fn new(epoch: (Instant, SystemTime), account: &Account, applications: &[&str]) -> Self {
         let own = account.jid().to_bare();
         let limits = account.limits();
         let identity = Identity {
@@ -81,18 +82,13 @@ impl People {
             lang: None,
             name: Some("offhook".to_owned()),
         };
-        let modules = [
-            Module::Jingle,
-            Module::RtpAudio,
-            Module::IceUdp,
-            Module::Dtls,
-            Module::SourceAttributes,
-            Module::Grouping,
-            Module::Invite,
-            Module::Ping,
-            Module::Files,
-            Module::Streams,
-        ];
+        let mut modules = vec![Module::Jingle, Module::IceUdp, Module::Dtls, Module::Ping];
+        if applications.contains(&ns::RTP) {
+            modules.extend([Module::RtpAudio, Module::SourceAttributes, Module::Grouping, Module::Invite]);
+        }
+        if applications.contains(&ns::FILE) {
+            modules.extend([Module::Files, Module::Streams]);
+        }
         Self {
             contacts: Contacts::new(own.clone(), limits),
             own_caps: OwnCaps::new(NODE, identity, &modules),
