@@ -91,9 +91,11 @@ pub(super) async fn call(options: &CallOptions, output: &Output) -> Result<Exit,
     let to = account::address(&options.address)?;
     let dtmf = digits(options.media.dtmf.as_deref())?;
     let mut sound = Sound::open(&options.media)?;
-    let mut client =
-        sign_in(account::builder(&options.account, &options.media.network, &options.media.codec, output)?, output)
-            .await?;
+    let mut client = sign_in(
+        account::builder(&options.account, &options.media.network, &options.media.codec, output)?.only_calls(),
+        output,
+    )
+    .await?;
     let call = match client.call(to.clone()).await {
         Ok(call) => call,
         Err(why) => {
@@ -149,7 +151,8 @@ pub(super) async fn answer(options: &Answer, output: &Output) -> Result<Exit, Fa
     let dtmf = digits(options.media.dtmf.as_deref())?;
     let automatic = options.auto_answer.as_deref().map(account::callers).transpose()?;
     let unattended = unattended(automatic.as_ref(), &options.account, "calls are", "--auto-answer", output);
-    let mut builder = account::builder(&options.account, &options.media.network, &options.media.codec, output)?;
+    let mut builder =
+        account::builder(&options.account, &options.media.network, &options.media.codec, output)?.only_calls();
     if let Some(callers) = &automatic {
         builder = builder.callers(callers.clone());
     }

@@ -45,7 +45,7 @@ pub(super) async fn run(options: &Receive, output: &Output) -> Result<Exit, Fail
     })?;
     let unattended = decides_alone(rule.as_ref(), &options.account, "files are", "--accept", output);
     let claimed = options.account.serverless.is_some() && options.account.pin.is_none();
-    let mut builder = account::builder(&options.account, &options.network, &[], output)?;
+    let mut builder = account::builder(&options.account, &options.network, &[], output)?.only_files();
     if let Some(rule) = &rule {
         builder = builder.callers(rule.clone());
     }

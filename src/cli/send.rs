@@ -42,7 +42,7 @@ pub(super) async fn run(options: &Send, output: &Output) -> Result<Exit, Failure
     if outbox.files.is_empty() {
         return Err(Failure::new(Exit::File, "there is no file in what was named"));
     }
-    let builder = account::builder(&options.account, &options.network, &[], output)?;
+    let builder = account::builder(&options.account, &options.network, &[], output)?.only_files();
     let client = sign_in(builder, output).await?;
     report_listening(&client, output);
     let mut sender = Sender {

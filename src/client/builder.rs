@@ -12,6 +12,7 @@ use crate::io::tls::{self, SelfSigned};
 use crate::jingle::session::{SessionContext, SessionPolicy};
 use crate::transport::dtls::Identity;
 use crate::wire::jid::Jid;
+use crate::wire::ns;
 use crate::xmpp::link_local::LinkRole;
 use crate::xmpp::stream::{StreamConfig, TlsPolicy};
 use std::net::SocketAddr;
@@ -43,6 +44,7 @@ pub struct ClientBuilder {
     seed: Option<[u8; 32]>,
     dns_servers: Vec<SocketAddr>,
     show_signalling: bool,
+    applications: &'static [&'static str],
 }
 
 impl ClientBuilder {
@@ -62,6 +64,7 @@ impl ClientBuilder {
             seed: None,
             dns_servers: Vec::new(),
             show_signalling: false,
+            applications: SessionPolicy::default().applications,
         }
     }
 
@@ -149,6 +152,20 @@ impl ClientBuilder {
         self
     }
 
+    /// Announces and takes calls only: files go to the person's other devices.
+    #[must_use]
+    pub fn only_calls(mut self) -> Self {
+        self.applications = &[ns::RTP];
+        self
+    }
+
+    /// Announces and takes files only: calls go to the person's other devices.
+    #[must_use]
+    pub fn only_files(mut self) -> Self {
+        self.applications = &[ns::FILE];
+        self
+    }
+
     /// Reports each Jingle stanza as [`ClientEvent::Signalled`](super::ClientEvent::Signalled).
     #[must_use]
     pub fn show_signalling(mut self) -> Self {
@@ -217,6 +234,7 @@ impl ClientBuilder {
         let context = SessionContext {
             policy: SessionPolicy {
                 early_transport: self.address_policy == AddressPolicy::Contacts,
+                applications: self.applications,
                 ..SessionPolicy::default()
             },
             ..SessionContext::default()
