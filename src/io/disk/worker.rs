@@ -204,10 +204,12 @@ impl Out {
                         if ended {
                             return;
                         }
-                        self.ahead = match self.fill(most) {
-                            Ok(bytes) => Some(bytes),
-                            Err(fault) => return report(FileReport::Fault(fault)),
-                        };
+                        if self.ahead.is_none() {
+                            self.ahead = match self.fill(most) {
+                                Ok(bytes) => Some(bytes),
+                                Err(fault) => return report(FileReport::Fault(fault)),
+                            };
+                        }
                     }
                     Err(fault) => return report(FileReport::Fault(fault)),
                 },
