@@ -1,6 +1,12 @@
 //! Files from disk to disk: over TCP, in-band, interrupted, resumed, lied about. All on loopback and in a directory of
 //! the test; one test wants root for a file system that is full, and says so.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::wildcard_enum_match_arm)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    clippy::disallowed_methods
+)]
 
 use offhook::file::hash::Hashers;
 use offhook::file::part::Identity;
@@ -445,6 +451,23 @@ fn two_transfers_of_one_file_do_not_share_a_part() {
     let second = Inbox::open(&scratch.0).unwrap().part(&identity("f", 10)).unwrap();
     assert_eq!(second.offset(), 0);
     assert_eq!(scratch.names(), [".f (1).part.offhook", ".f.part.offhook", "f (1).part", "f.part"]);
+}
+
+#[test]
+fn several_files_of_one_name_of_300_bytes_have_parts_and_final_names_of_their_own() {
+    let scratch = Scratch::new();
+    let name = "x".repeat(300) + ".jpg";
+    let inbox = Inbox::open(&scratch.0).unwrap();
+    let parts: Vec<_> = (1..=3).map(|size| inbox.part(&identity(&name, size)).unwrap()).collect();
+    assert_eq!(scratch.names().len(), 6);
+    drop(parts);
+    assert_eq!(scratch.names(), Vec::<String>::new());
+    let source = scratch.file("source", b"0123456789");
+    for end in ["xx.jpg", "x (1).jpg", "x (2).jpg"] {
+        let path = transfer(&source, &scratch.0, &identity(&name, 10));
+        let made = path.file_name().unwrap().to_str().unwrap();
+        assert!(made.len() == 255 && made.ends_with(end), "{made}");
+    }
 }
 
 #[test]

@@ -188,7 +188,7 @@ mod tests {
             (
                 HashAlgo::Blake2b512,
                 "ba80a53f981c4d0d6a2797b69f12f6e94c212f14685ac4b74b12bb6fdbffa2d17d87c5392aab792dc252d5de4533cc95\
-                 18d38aa8dbc4925ab92386edd4009923",
+                 18d38aa8dbf1925ab92386edd4009923",
             ),
         ];
         assert_eq!(known.len(), BY_STRENGTH.len());
@@ -216,8 +216,9 @@ mod tests {
             compare(&[sha1.clone(), sha256.clone()], &[later.clone(), other_sha1.clone()]),
             Compared::Different(HashAlgo::Sha1)
         );
-        assert_eq!(compare(&[sha1.clone()], &[sha256.clone()]), Compared::Unknown);
-        assert_eq!(compare(&[later.clone()], &[later]), Compared::Unknown);
+        let (sha1, sha256, later) = ([sha1], [sha256], [later]);
+        assert_eq!(compare(&sha1, &sha256), Compared::Unknown);
+        assert_eq!(compare(&later, &later), Compared::Unknown);
         assert_eq!(strongest([HashAlgo::Sha1, HashAlgo::Sha256]), Some(HashAlgo::Sha256));
         assert_eq!(strongest([]), None);
     }

@@ -9,6 +9,8 @@ const LONGEST: usize = 255;
 const LONGEST_EXTENSION: usize = 32;
 const PART: &str = ".part";
 const SIDECAR: &str = ".offhook";
+/// Most bytes of a name whose sidecar has room for its own dot and, while it is replaced, a tilde.
+const LONGEST_WITH_PART: usize = LONGEST - PART.len() - SIDECAR.len() - 2;
 
 /// A name that is one harmless component of a path, 1 to 255 bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,19 +26,26 @@ impl SafeName {
     /// `name (1).ext` for 1, the name itself for 0: what is tried when a name is taken.
     #[must_use]
     pub fn numbered(&self, number: u32) -> SafeName {
-        if number == 0 {
-            return self.clone();
-        }
+        self.in_bytes(number, LONGEST)
+    }
+
+    /// As [`Self::numbered`], and short enough that the part and its sidecar have room for the whole of it.
+    #[must_use]
+    pub fn part_numbered(&self, number: u32) -> SafeName {
+        self.in_bytes(number, LONGEST_WITH_PART)
+    }
+
+    fn in_bytes(&self, number: u32, most: usize) -> SafeName {
         let (stem, extension) = split(&self.0);
-        Self(fit(stem, &format!(" ({number}){extension}"), LONGEST))
+        let end = if number == 0 { extension.to_owned() } else { format!(" ({number}){extension}") };
+        Self(fit(stem, &end, most))
     }
 
     /// Name of the file while it is not complete: `name.ext.part`.
     #[must_use]
     pub fn part(&self) -> String {
         let (stem, extension) = split(&self.0);
-        let room = LONGEST - 1 - SIDECAR.len();
-        fit(stem, &format!("{extension}{PART}"), room)
+        fit(stem, &format!("{extension}{PART}"), LONGEST_WITH_PART + PART.len())
     }
 
     /// Name of the hidden file that says what the part is a part of: `.name.ext.part.offhook`. No peer can choose it, as

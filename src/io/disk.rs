@@ -27,8 +27,14 @@ pub use outbox::{Entry, Outbox, Source};
 pub use worker::{FileReport, FileWorker};
 
 /// What an error of the system means for a file.
+#[allow(clippy::wildcard_enum_match_arm)] // the enum is std's, and open
 fn fault(e: &io::Error) -> FileFault {
     use io::ErrorKind as K;
+    // ELOOP, as O_NOFOLLOW says it, has no stable kind.
+    #[cfg(unix)]
+    if e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
+        return FileFault::NotAFile;
+    }
     match e.kind() {
         K::NotFound => FileFault::Missing,
         K::PermissionDenied | K::ReadOnlyFilesystem => FileFault::Forbidden,

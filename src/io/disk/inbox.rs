@@ -52,12 +52,12 @@ impl Inbox {
         let name = safe_name(&identity.name);
         // A part that fits is worth more than a free name before it.
         for number in 0..PARTS {
-            if let Some(part) = self.existing(&name.numbered(number), identity)? {
+            if let Some(part) = self.existing(&name.part_numbered(number), identity)? {
                 return Ok(part);
             }
         }
         for number in 0..PARTS {
-            if let Some(part) = self.create(&name, &name.numbered(number), identity)? {
+            if let Some(part) = self.create(&name, &name.part_numbered(number), identity)? {
                 return Ok(part);
             }
         }

@@ -71,12 +71,10 @@ fn file_error(e: io::Error) -> Broken {
 }
 
 fn stream_error(e: io::Error) -> Broken {
-    match e.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            Broken::Stream(format!("nothing moved for {} s", IDLE.as_secs()))
-        }
-        _ => Broken::Stream(e.to_string()),
+    if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) {
+        return Broken::Stream(format!("nothing moved for {} s", IDLE.as_secs()));
     }
+    Broken::Stream(e.to_string())
 }
 
 impl Pump<'_> {
