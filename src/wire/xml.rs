@@ -761,6 +761,19 @@ mod tests {
             ("<a", NotWellFormed),
             ("<a>", NotWellFormed),
             ("<a></b>", NotWellFormed),
+            ("<a></ab>", NotWellFormed),
+            ("<ab></a>", NotWellFormed),
+            ("<a></a b>", NotWellFormed),
+            ("<a></ a>", NotWellFormed),
+            ("<a><b></a></b>", NotWellFormed),
+            ("<a></a", NotWellFormed),
+            ("<a ", NotWellFormed),
+            ("<a b", NotWellFormed),
+            ("<a b=", NotWellFormed),
+            ("<a/", NotWellFormed),
+            ("<a>]]></a>", NotWellFormed),
+            ("\u{FEFF}<a/>", NotWellFormed),
+            ("<a b='1' c='2' d='3' b='4'/>", NotWellFormed),
             ("<a/>x", NotWellFormed),
             ("<a x='1' x='2'/>", NotWellFormed),
             ("<a x='1'y='2'/>", NotWellFormed),
@@ -812,6 +825,7 @@ mod tests {
             condition(&format!("<a {}/>", (0..32).map(|i| format!(" xmlns:a{i}='u'")).collect::<String>())),
             None
         );
+        assert_eq!(condition("<a><b></b\t\n></a >\r\n"), None);
         // Declarations of elements that have ended do not count.
         assert_eq!(condition(&format!("<a>{}</a>", "<b xmlns:p='u'/>".repeat(100))), None);
     }
