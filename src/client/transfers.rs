@@ -436,18 +436,34 @@ impl Transfer {
     /// events loses nothing.
     fn take_further(&self, files: Vec<OfferedFile>) {
         let (id, peer, commands) = (self.id, self.peer.clone(), self.commands.clone());
-        match self.receiving.clone().filter(|options| options.further) {
-            Some(options) => spawn(async move {
-                if let Err(why) = take(&commands, id, &peer, files, &ReceiveOptions { only: None, ..options }).await {
-                    tracing::warn!(%why, "further files are declined");
+        let options = self.receiving.clone().filter(|options| options.further);
+        spawn(async move {
+            let ids: Vec<FileId> = files.iter().map(|f| f.id).collect();
+            let taken = match options {
+                Some(options) => {
+                    let options = ReceiveOptions { only: None, ..options };
+                    let opened = blocking(move || parts(files, &peer.to_bare().to_string(), &options)).await;
+                    match opened {
+                        Some(Ok(files)) => files,
+                        Some(Err(why)) => {
+                            tracing::warn!(%why, "further files are declined");
+                            Vec::new()
+                        }
+                        None => Vec::new(),
+                    }
                 }
-            }),
-            None => spawn(async move {
-                let decline = Reason::new(ReasonCondition::Decline);
+                None => Vec::new(),
+            };
+            for id in ids.into_iter().filter(|id| taken.iter().all(|(wanted, _)| wanted.id != *id)) {
                 // A closed client has declined.
-                let _ = commands.send(Command::RejectFiles(id, decline)).await;
-            }),
-        }
+                let _ = commands.send(Command::CancelFile(id)).await;
+            }
+            if !taken.is_empty() {
+                // If there is nobody to answer, the sender was quicker.
+                let (reply, _) = oneshot::channel();
+                let _ = commands.send(Command::AcceptFiles { transfer: id, files: taken, reply }).await;
+            }
+        });
     }
 
     fn reject(mut self, reason: Reason) {

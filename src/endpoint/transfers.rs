@@ -114,7 +114,8 @@ impl Endpoint {
         Ok(id)
     }
 
-    /// Takes files of an offer: the local consent. Files of the offer that are not named are declined.
+    /// Takes files of an offer: the local consent. Files of the first offer that are not named are declined; those that were
+    /// added later await their own answer, [`Endpoint::cancel_file`] declines one of them.
     ///
     /// # Errors
     /// [`Misuse::NoCall`], [`Misuse::NotRinging`] if none of them awaits an answer.
@@ -131,7 +132,8 @@ impl Endpoint {
                     file.limit = want.limit;
                     taken.push(file.id);
                 }
-                None => declined.push(file.id),
+                None if first => declined.push(file.id),
+                None => {}
             }
         }
         if taken.is_empty() {
@@ -142,12 +144,8 @@ impl Endpoint {
             transfer.accepted = Some(now);
         }
         for id in declined {
-            if first {
-                // J166-42: what the accept leaves out is declined.
-                self.file_over(id);
-            } else {
-                self.decline_addition(now, id, Reason::new(ReasonCondition::Decline));
-            }
+            // J166-42: what the accept leaves out is declined.
+            self.file_over(id);
         }
         for id in taken {
             self.prepare(now, id, purpose);
@@ -221,7 +219,11 @@ impl Endpoint {
     /// [`Misuse::NoCall`].
     pub fn cancel_file(&mut self, now: Instant, id: FileId) -> Result<(), Misuse> {
         let known = self.file(id).ok_or(Misuse::NoCall)?;
-        if !known.is_over() {
+        let offered = self.transfers.get(&id.transfer).is_some_and(|t| t.stage == Stage::Active);
+        if matches!(known.stage, FileStage::Alerting) && offered {
+            // J234-09: one that was added is declined singly.
+            self.decline_addition(now, id, Reason::new(ReasonCondition::Decline));
+        } else if !known.is_over() {
             let text = "cancelled".to_owned();
             self.fail_file(now, id, EndKind::Cancelled, Reason::new(ReasonCondition::Cancel), text);
         }
