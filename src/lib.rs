@@ -216,8 +216,8 @@ pub mod transport {
     mod protection;
     pub mod rtcp;
     pub mod s5b;
-    pub mod socks5;
     mod seed;
+    pub mod socks5;
     pub mod srtp;
     pub mod stun;
     pub mod turn;

@@ -10,11 +10,14 @@
 #[path = "common/world.rs"]
 mod world;
 
+use offhook::endpoint::Endpoint;
 use offhook::endpoint::event::{EndKind, Event};
 use offhook::endpoint::file_event::{FileEvent, FileId, TransferId, Way, WayKind};
 use offhook::fault::ReasonCondition;
 use offhook::file::Verdict;
 use offhook::wire::candidate::S5bKind;
+use offhook::wire::description::FileDescription;
+use offhook::wire::jid::Jid;
 use offhook::wire::jingle::Reason;
 use std::time::Duration;
 use world::shelf::sha256;
@@ -189,7 +192,7 @@ fn a_wrong_part_is_found_out_by_the_hash_and_gets_no_final_name() {
     world.clients[1].shelf.parts.insert(id, noise(100_000, 2));
     world.send(0, JULIET, &[("balcony.txt", bytes)], &S5B);
     world.run_for(60 * SECOND);
-    assert_eq!((end(&world, 0), end(&world, 1)), (EndKind::MediaFailed, EndKind::File));
+    assert_eq!((end(&world, 0), end(&world, 1)), (EndKind::File, EndKind::File));
     assert!(world.clients[1].shelf.kept.is_empty());
     assert_eq!(world.clients[1].shelf.verdicts, [(id, Verdict::Spoiled)]);
 }
@@ -304,4 +307,157 @@ fn a_device_that_takes_only_files_leaves_calls_to_the_others() {
     world.run_for(10 * SECOND);
     assert_eq!(world.clients[2].shelf.kept.values().collect::<Vec<_>>(), [&files[0].1]);
     assert!(file_events(&world, 1).is_empty());
+}
+
+/// Romeo asks Juliet for a file.
+fn requested() -> (World, TransferId, FileId) {
+    let mut world = World::quick(20);
+    let wanted = FileDescription { name: Some("sonnet.txt".to_owned()), ..FileDescription::default() };
+    let jid = Jid::new(JULIET).unwrap();
+    let transfer = world.act(0, |e, now| e.request_file(now, &jid, wanted, &WayKind::ALL)).unwrap();
+    world.run_for(3 * SECOND);
+    let asked = file_events(&world, 1).into_iter().find_map(|e| match e {
+        FileEvent::Requested { file, .. } => Some((file.id, file.description.name.clone())),
+        _ => None,
+    });
+    let (id, name) = asked.expect("the request came in");
+    assert_eq!(name.as_deref(), Some("sonnet.txt"));
+    (world, transfer, id)
+}
+
+#[test]
+fn a_file_that_is_asked_for_is_given() {
+    // J234-02: senders='responder' in a session-initiate is a request.
+    let (mut world, transfer, id) = requested();
+    let bytes = noise(70_000, 3);
+    world.clients[1].shelf.sources.insert(id, bytes.clone());
+    let file = world::shelf::described("sonnet.txt", &bytes, false);
+    world.act(1, |e, now| e.serve_file(now, id, file)).unwrap();
+    world.run_for(20 * SECOND);
+    assert_eq!(world.clients[0].shelf.kept.get(&FileId { transfer, file: 0 }), Some(&bytes));
+    assert_eq!((end(&world, 0), end(&world, 1)), (EndKind::Completed, EndKind::Completed));
+}
+
+#[test]
+fn missing_and_forbidden_files_are_answered_alike() {
+    // J234-16: one answer, so that nobody learns which files exist.
+    let (mut world, _, id) = requested();
+    world.act(1, |e, now| e.reject_files(now, id.transfer, Endpoint::file_not_available())).unwrap();
+    world.run_for(SECOND);
+    let answer = world.routed.iter().find(|r| r.text.contains("session-terminate")).unwrap();
+    assert!(answer.text.contains("<failed-application/>") && answer.text.contains("file-not-available"));
+    assert_eq!(end(&world, 0), EndKind::File);
+}
+
+#[test]
+fn a_file_that_both_or_nobody_would_send_is_refused() {
+    // J234-03
+    for senders in ["both", "none"] {
+        let mut world = World::quick(21);
+        world.tamper = Some(Box::new(move |_, _, xml| {
+            let swapped = format!("senders='{senders}'");
+            xml.contains("session-initiate").then(|| vec![xml.replace("senders='initiator'", &swapped)])
+        }));
+        world.send(0, JULIET, &[("a", noise(1000, 1))], &S5B);
+        world.run_for(5 * SECOND);
+        let answer = world.routed.iter().find(|r| r.text.contains("session-terminate")).unwrap();
+        assert!(answer.text.contains("<incompatible-parameters/>"), "{}", answer.text);
+        assert!(file_events(&world, 1).is_empty());
+    }
+}
+
+#[test]
+fn streamhosts_that_are_no_business_of_the_peer_are_never_dialled() {
+    // Threat: S5B streamhost SSRF.
+    let hosts = [
+        "127.0.0.1",
+        "0.0.0.0",
+        "169.254.169.254",
+        "10.0.0.1",
+        "192.168.1.1",
+        "::1",
+        "::",
+        "::ffff:127.0.0.1",
+        "::ffff:7f00:1",
+        "fe80::1",
+        "fd00::1",
+        "64:ff9b::7f00:1",
+        "2002:7f00:1::",
+        "255.255.255.255",
+        "224.0.0.1",
+        "localhost",
+        "127.1",
+        "0x7f000001",
+        "2130706433",
+    ];
+    for host in hosts {
+        let mut world = World::quick(22);
+        world.tamper = Some(Box::new(move |from, _, xml| {
+            let theirs = from.starts_with("romeo") && xml.contains("session-initiate");
+            theirs.then(|| vec![xml.replace("host='192.0.2.1'", &format!("host='{host}'"))])
+        }));
+        let files = [("a", noise(1000, 1))];
+        world.send(0, JULIET, &files, &WayKind::ALL);
+        world.run_for(30 * SECOND);
+        assert!(world.clients[1].shelf.dials.iter().all(|(addr, _)| addr.ip().to_string() == "192.0.2.1"), "{host}");
+        // The other side's own streamhost carries it all the same.
+        arrived(&world, &files);
+    }
+}
+
+#[test]
+fn a_connection_that_is_lost_at_any_point_loses_nothing() {
+    for percent in [0, 1, 50, 99, 100] {
+        for allowed in [&S5B, &CHANNEL, &IBB] {
+            let mut world = World::quick(23);
+            let bytes = noise(200_000, 1);
+            let at = bytes.len() * percent / 100;
+            let files = [("balcony.txt", bytes.clone())];
+            if allowed == &S5B {
+                world.clients[0].shelf.breaks_at = Some(at);
+                world.send(0, JULIET, &files, allowed);
+            } else {
+                world.send(0, JULIET, &files, allowed);
+                let id = FileId { transfer: TransferId(1), file: 0 };
+                world.run_while(60 * SECOND, |w| w.clients[1].shelf.arrived(id) < at.max(1));
+                // What is there stays when the sender's process dies; the receiver finds out by itself.
+                let part = world.clients[1].shelf.part(id);
+                world.clients[1].shelf.parts.insert(id, part);
+                let transfer = TransferId(1);
+                drop(world.act(0, |e, now| e.cancel_transfer(now, transfer)));
+            }
+            world.run_for(30 * SECOND);
+            let done = file_events(&world, 1).into_iter().any(|e| matches!(e, FileEvent::Done { .. }));
+            let part = world.clients[1].shelf.parts.values().next().cloned().unwrap_or_default();
+            assert!(bytes.starts_with(&part));
+            for client in &mut world.clients {
+                client.events.clear();
+            }
+            if done {
+                continue;
+            }
+            assert!(world.clients[1].shelf.kept.is_empty(), "{percent} {allowed:?}");
+            world.clients[1].shelf.parts.insert(FileId { transfer: TransferId(2), file: 0 }, part);
+            world.send(0, JULIET, &files, allowed);
+            world.run_for(30 * SECOND);
+            arrived(&world, &files);
+        }
+    }
+}
+
+#[test]
+fn in_band_blocks_of_no_stream_are_not_known_and_strangers_hear_what_an_absent_resource_says() {
+    // J047-05
+    let open = "<iq type='set' id='o1' to='juliet@capulet.example/balcony'><data \
+        xmlns='http://jabber.org/protocol/ibb' sid='nothing' seq='0'>AAAA</data></iq>";
+    let mut world = World::quick(24);
+    world.say(1, ROMEO, open);
+    world.run_for(SECOND);
+    let answers = world.answers(ROMEO);
+    assert!(answers.iter().any(|a| a.contains("item-not-found")), "{answers:?}");
+    world.say(1, "tybalt@capulet.example/street", open);
+    world.run_for(SECOND);
+    let answers = world.answers("tybalt@capulet.example/street");
+    assert!(answers.iter().any(|a| a.contains("service-unavailable")), "{answers:?}");
+    assert!(!answers.iter().any(|a| a.contains("item-not-found")));
 }

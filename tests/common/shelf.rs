@@ -58,6 +58,15 @@ pub struct Pipe {
 }
 
 impl Shelf {
+    /// Bytes that are there of a file that is being received.
+    pub fn arrived(&self, id: FileId) -> usize {
+        self.jobs.get(&id).map_or(0, |job| job.bytes.len())
+    }
+
+    pub fn part(&self, id: FileId) -> Vec<u8> {
+        self.jobs.get(&id).map_or_else(Vec::new, |job| job.bytes.clone())
+    }
+
     fn hashes(job: &Job) -> Vec<(HashAlgo, Vec<u8>)> {
         let mut hashers = Hashers::new(job.algos.iter().copied());
         hashers.update(&job.bytes);
@@ -205,7 +214,7 @@ impl World {
             FileJob::Receive { offset, size, hashes, .. } => {
                 let mut bytes = shelf.parts.get(&id).cloned().unwrap_or_default();
                 bytes.truncate(usize::try_from(offset).unwrap());
-                let end = usize::try_from(size.unwrap()).unwrap();
+                let end = usize::try_from(size.unwrap_or(u64::from(u32::MAX))).unwrap();
                 Job { bytes, end, algos: hashes, ..Job::default() }
             }
         };
