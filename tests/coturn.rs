@@ -214,6 +214,37 @@ fn a_wrong_password_fails_at_once_and_says_so() {
     }
 }
 
+// RFC 8489 §10: followed once, and never in circles.
+#[test]
+fn a_server_that_sends_us_to_another_is_followed_once() {
+    if coturn::wanted("a_server_that_sends_us_to_another_is_followed_once") {
+        let ip = "127.0.0.1".parse().unwrap();
+        let last = Coturn::start(ip);
+        let towards = |next: &Coturn| {
+            let next = next.addr.to_string();
+            let args = ["--lt-cred-mech", "--user", "alice:wonderland", "--alternate-server", &next];
+            Coturn::start_with(ip, &args, "alice", "wonderland", None)
+        };
+        let middle = towards(&last);
+        let mut client = Client::new("127.0.0.1", vec![turn(&middle)], true);
+        client.gather();
+        let relayed = client.relayed();
+        let peer = peer("127.0.0.1");
+        client.send(relayed, peer.local_addr().unwrap(), b"\x80 by the other");
+        client.step();
+        let mut buffer = [0; 64];
+        let (length, source) = peer.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..length], source), (&b"\x80 by the other"[..], relayed));
+        peer.send_to(b"back", relayed).unwrap();
+        client.run_until("data", |it| !it.received.is_empty());
+        let first = towards(&middle);
+        let mut client = Client::new("127.0.0.1", vec![turn(&first)], true);
+        client.gather();
+        let why = ServerFault::TryAlternate(Some(last.addr));
+        assert_eq!(client.events, [GatherEvent::ServerFailed { server: first.addr, why }, GatherEvent::Complete]);
+    }
+}
+
 #[test]
 fn expired_rest_credentials_are_called_wrong_or_expired() {
     if coturn::wanted("expired_rest_credentials_are_called_wrong_or_expired") {

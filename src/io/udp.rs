@@ -2,6 +2,7 @@
 //! its own. Read RFC 8445 §5.1.1.1 before touching this file.
 
 use crate::transport::path::Transmit;
+use socket2::SockRef;
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::ops::ControlFlow;
@@ -15,6 +16,9 @@ pub const DATAGRAM_BYTES: usize = 8 * 1024;
 const MAX_SOCKETS: usize = 16;
 /// Datagrams taken from one socket in a row before other tasks get their turn.
 const BURST: usize = 64;
+/// Receive buffer asked of the system: what comes at 100 Mbit/s while another task has the core for 80 ms. The system gives
+/// as much of it as its administrator allows (on Linux `net.core.rmem_max`).
+const RECEIVE_BUFFER_BYTES: usize = 1 << 20;
 /// Errors in a row after which a socket is given up: its interface is gone.
 const MAX_ERRORS: u32 = 100;
 /// Pause after an error that is not the peer's, so that a broken socket does not spin.
@@ -93,6 +97,8 @@ pub async fn bind_sockets(policy: &BindPolicy) -> io::Result<Vec<BoundSocket>> {
             break;
         }
         let Ok(socket) = UdpSocket::bind(addr).await else { continue };
+        // A smaller buffer works too.
+        let _ = SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
         // Until the runtime has seen it writable once, `try_send_to` would drop what is sent.
         socket.writable().await?;
         let addr = socket.local_addr()?;
@@ -186,6 +192,15 @@ mod tests {
         assert!(bound[0].addr.ip().is_loopback());
         let outside_lab = BindPolicy { lab: false, ..loopback() };
         assert!(bind_sockets(&outside_lab).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_receive_buffer_is_no_smaller_than_the_systems_own() {
+        let bound = bind_sockets(&loopback()).await.unwrap();
+        let plain = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let size = |socket: &UdpSocket| SockRef::from(socket).recv_buffer_size().unwrap();
+        println!("{} bytes, {} by default", size(&bound[0].socket), size(&plain));
+        assert!(size(&bound[0].socket) >= size(&plain));
     }
 
     #[tokio::test]

@@ -196,12 +196,15 @@ struct Start {
     server: SocketAddr,
     kind: IceServerKind,
     revivals: u8,
+    /// The server that we were told of; another one if it sent us to this one.
+    home: SocketAddr,
 }
 
 #[derive(Debug)]
 struct Relay {
     allocation: Allocation,
     revivals: u8,
+    home: SocketAddr,
 }
 
 impl Gatherer {
@@ -252,7 +255,7 @@ impl Gatherer {
             for server in &self.servers {
                 if reaches(local, server.config.addr) {
                     let (server, kind) = (server.config.addr, server.config.kind);
-                    self.waiting.push_back(Start { local, server, kind, revivals: 0 });
+                    self.waiting.push_back(Start { local, server, kind, revivals: 0, home: server });
                 }
             }
         }
@@ -264,7 +267,7 @@ impl Gatherer {
     ///
     /// Drain `poll_event` and `poll_transmit` after `Consumed`.
     pub fn handle_datagram(&mut self, now: Instant, local: SocketAddr, source: SocketAddr, bytes: &[u8]) -> Routed {
-        if !self.servers.iter().any(|server| server.config.addr == source) {
+        if !self.is_server(source) {
             // J176-24: an answer to a stranger would show the address that relay_only hides.
             return if self.policy.relay_only { Routed::Consumed } else { Routed::NotOurs };
         }
@@ -311,8 +314,7 @@ impl Gatherer {
         out.clear();
         if self.sockets.contains(&from) {
             // J176-24: no datagram to a peer except through a relay. Nobody is reached at the address of a server.
-            let to_server = self.servers.iter().any(|it| it.config.addr == to);
-            if self.policy.relay_only || to_server || !is_sendable(to) {
+            if self.policy.relay_only || self.is_server(to) || !is_sendable(to) {
                 return None;
             }
             out.extend_from_slice(payload);
@@ -431,11 +433,11 @@ impl Gatherer {
                     let config = self
                         .servers
                         .iter()
-                        .find(|it| it.config.addr == start.server && it.config.kind == IceServerKind::Turn);
+                        .find(|it| it.config.addr == start.home && it.config.kind == IceServerKind::Turn);
                     let credentials = config.and_then(|it| it.config.username.clone().zip(it.config.password.clone()));
                     let path = (start.local, start.server);
                     let allocation = Allocation::new(now, self.policy.timers, seed, path, credentials);
-                    self.relays.push(Relay { allocation, revivals: start.revivals });
+                    self.relays.push(Relay { allocation, revivals: start.revivals, home: start.home });
                 }
             }
             self.next_start = Some(now + self.policy.pace.max(MIN_PACE));
@@ -465,32 +467,57 @@ impl Gatherer {
         let mut index = 0;
         while let Some(relay) = self.relays.get_mut(index) {
             let (base, server) = (relay.allocation.local(), relay.allocation.server());
-            let revivals = relay.revivals;
+            let (revivals, home) = (relay.revivals, relay.home);
             match relay.allocation.poll_event() {
                 None if relay.allocation.is_ended() => {
                     self.relays.swap_remove(index);
                 }
                 None => index += 1,
                 Some(AllocationEvent::Allocated { relayed, mapped }) => {
-                    self.judge(server, IceServerKind::Turn, None);
+                    self.judge(home, IceServerKind::Turn, None);
                     let mapped = mapped.filter(|_| !self.policy.relay_only);
                     if let Some(mapped) = mapped {
                         self.found_reflexive(mapped, base);
                     }
                     self.events.push_back(GatherEvent::Relayed { addr: relayed, base, mapped });
                 }
-                Some(AllocationEvent::Failed(why)) => self.judge(server, IceServerKind::Turn, Some(why)),
+                // RFC 8489 §10, once: who is sent on from there as well is sent in circles.
+                Some(AllocationEvent::Failed(ServerFault::TryAlternate(Some(to))))
+                    if server == home && self.may_go_on(base, home, to) =>
+                {
+                    self.waiting.push_back(Start {
+                        local: base,
+                        server: to,
+                        kind: IceServerKind::Turn,
+                        revivals,
+                        home,
+                    });
+                }
+                Some(AllocationEvent::Failed(why)) => self.judge(home, IceServerKind::Turn, Some(why)),
                 Some(AllocationEvent::Lost { relayed, why }) => {
                     // The server answers but forgot us (restart, or its clock): a new allocation is worth asking for.
                     if why == ServerFault::AllocationMismatch && revivals < MAX_REVIVALS {
                         let kind = IceServerKind::Turn;
-                        self.waiting.push_back(Start { local: base, server, kind, revivals: revivals + 1 });
+                        self.waiting.push_back(Start { local: base, server, kind, revivals: revivals + 1, home });
                     }
                     self.events.push_back(GatherEvent::RelayLost { addr: relayed, server, why });
                 }
                 Some(AllocationEvent::Released) => {}
             }
         }
+    }
+
+    fn is_server(&self, addr: SocketAddr) -> bool {
+        let asked = self.relays.iter().any(|it| it.allocation.server() == addr);
+        asked || self.servers.iter().any(|it| it.config.addr == addr)
+    }
+
+    /// True if a TURN server may send us to `to`: an address like its own (not from the network to this machine), and none
+    /// that this socket talks to already, for one socket and one server make one allocation.
+    fn may_go_on(&self, base: SocketAddr, home: SocketAddr, to: SocketAddr) -> bool {
+        let known = self.servers.iter().any(|it| it.config.addr == to && it.config.kind == IceServerKind::Turn);
+        let asked = self.relays.iter().any(|it| it.allocation.server() == to && it.allocation.local() == base);
+        is_sendable(to) && reaches(base, to) && to.ip().is_loopback() == home.ip().is_loopback() && !known && !asked
     }
 
     fn judge(&mut self, server: SocketAddr, kind: IceServerKind, fault: Option<ServerFault>) {

@@ -69,9 +69,9 @@ pub enum ServerFault {
     /// It keeps calling every nonce stale (438).
     #[error("it refuses every nonce it gives")]
     StaleNonce,
-    /// It sends us elsewhere (300), which is not followed.
+    /// It sends us elsewhere (300); from a TURN server that is followed once.
     #[error("it sends us to another server")]
-    TryAlternate,
+    TryAlternate(Option<SocketAddr>),
     /// Any other error code.
     #[error("it answered {code}")]
     Refused {
@@ -88,7 +88,7 @@ impl ServerFault {
     #[must_use]
     pub fn from_code(code: u16) -> Self {
         match code {
-            300 => Self::TryAlternate,
+            300 => Self::TryAlternate(None),
             401 | 441 => Self::WrongCredentials,
             403 => Self::Forbidden,
             437 => Self::AllocationMismatch,

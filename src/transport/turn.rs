@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::time::{Duration, Instant};
-use stun_rs::attributes::stun::{Fingerprint, MessageIntegrity, Nonce, Realm, UserName};
+use stun_rs::attributes::stun::{AlternateServer, Fingerprint, MessageIntegrity, Nonce, Realm, UserName};
 use stun_rs::attributes::turn::{
     ChannelNumber, LifeTime, RequestedAddressFamily, RequestedTrasport, XorPeerAddress, XorRelayedAddress,
 };
@@ -565,6 +565,11 @@ impl Allocation {
                     Err(why) => self.fail(why),
                 }
             }
+            // RFC 8489 §10. Whether to go there is the gatherer's business, which knows all servers.
+            (300, Verb::Allocate) => {
+                let to = message.get::<AlternateServer>().and_then(|it| it.as_alternate_server().ok());
+                self.fail(ServerFault::TryAlternate(to.map(|it| *it.socket_address())));
+            }
             (_, Verb::Release { then_allocate: false }) => self.released(),
             (_, Verb::Release { then_allocate: true }) => self.fail(ServerFault::AllocationMismatch),
             // RFC 8656 §7.4: the server still holds an allocation for this 5-tuple, from a socket before ours.
@@ -1009,7 +1014,7 @@ pub(crate) mod tests {
             (442, ServerFault::UnsupportedTransport),
             (486, ServerFault::QuotaReached),
             (508, ServerFault::InsufficientCapacity),
-            (300, ServerFault::TryAlternate),
+            (300, ServerFault::TryAlternate(None)),
             (500, ServerFault::Refused { code: 500 }),
         ] {
             let lab = Lab::new("wonderland", |fake| fake.errors.push((methods::ALLOCATE, code)));

@@ -374,6 +374,13 @@ impl Stream {
         if matches!(self.state, State::Closing) {
             return self.finish(StreamEvent::Closed);
         }
+        // The stanza may be a stranger's, and what stays unacknowledged the server keeps and delivers again at the next
+        // login: one bad message would lock the account out. So it is taken over, like every stanza, and dropped.
+        if let (State::Online, Some(sm)) = (&self.state, &mut self.sm) {
+            sm.count_received();
+            let h = sm.h();
+            self.pipe.element(&StreamElement::SmAck { h });
+        }
         self.pipe.error(StreamError::new(condition(&fault)));
         self.forget_session(None);
         self.lose(StreamFault::Xml(fault));
@@ -1238,6 +1245,17 @@ mod tests {
             assert!(matches!(lab.event(), StreamEvent::Lost { resumable: false, why: StreamFault::Xml(_) }));
             assert!(lab.stream.pipe.buffered_bytes() <= XML_KEPT, "{condition}");
         }
+    }
+
+    // A message that breaks our limits may be a stranger's: what the server keeps as undelivered comes at every login.
+    #[test]
+    fn a_bomb_is_acknowledged_so_that_it_does_not_come_again() {
+        let mut lab = lab(config());
+        lab.online();
+        let bomb = format!("<message id='2'>{}", "<a>".repeat(100));
+        let sent = lab.feed(&format!("<message id='1'/>{bomb}"));
+        let (ack, error) = (sent.find(&format!("<a {SM} h='2'/>")), sent.find("<stream:error"));
+        assert!(ack.is_some() && ack < error, "{sent}");
     }
 
     /// The framer may keep one stanza.
