@@ -15,6 +15,8 @@ mod nameserver;
 mod prosody;
 #[path = "common/proxy.rs"]
 mod proxy;
+#[path = "common/raw.rs"]
+mod raw;
 
 use nameserver::{Data, NameServer};
 use offhook::client::{Call, CallEvent, Client, ClientBuilder, ClientEvent, Ended, FRAME, Frame, Signalling};
@@ -434,6 +436,30 @@ async fn a_call_outlives_its_server_and_hangs_up_without_it_and_the_client_comes
     answered.connected().await.unwrap();
     call.hang_up().await;
     timeout(Duration::from_secs(2), ended(&mut answered)).await.expect("the end arrives");
+}
+
+/// Servers relay what our limits refuse, and keep what was not acknowledged for the next login.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strangers_message_past_our_limits_ends_one_stream_and_locks_nobody_out() {
+    if !wanted("a_strangers_message_past_our_limits_ends_one_stream_and_locks_nobody_out") {
+        return;
+    }
+    let lab = Lab::shared();
+    let (near, _) = lab.pair();
+    let mut client = at(&lab, &near).build().await.unwrap();
+    let mut stranger = raw::Raw::sign_in(&lab, "tybalt@alpha.test");
+    let nested = format!("{}{}", "<a xmlns='urn:deep'>".repeat(80), "</a>".repeat(80));
+    stranger.send(&format!("<message type='chat' to='{near}'><body>hello</body>{nested}</message>"));
+    signalling(&mut client, Signalling::Reconnecting, Duration::from_secs(5)).await;
+    signalling(&mut client, Signalling::Up, Duration::from_secs(10)).await;
+    let again = timeout(Duration::from_secs(4), async {
+        while let Some(event) = client.next_event().await {
+            if let ClientEvent::Signalling(Signalling::Reconnecting) = event {
+                return;
+            }
+        }
+    });
+    assert!(again.await.is_err(), "the message came again");
 }
 
 fn roll() -> impl FnMut() -> u32 + Send {
