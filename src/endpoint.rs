@@ -6,6 +6,7 @@ mod calls;
 mod carrying;
 pub mod event;
 pub mod file_event;
+mod file_verbs;
 mod link;
 mod media;
 mod offer;
@@ -13,7 +14,7 @@ mod people;
 mod signalling;
 mod summary;
 mod transfer;
-pub mod transfers;
+mod transfers;
 mod verbs;
 mod ways;
 

@@ -2,8 +2,8 @@
 
 use super::progress::{Rate, time_left};
 use super::{EndKind, Ended, Way, WayKind};
+use crate::endpoint::file_event::Wanted;
 use crate::endpoint::file_event::{FileEvent, FileId, OfferedFile, OutgoingFile, TransferId};
-use crate::endpoint::transfers::Wanted;
 use crate::error::Error;
 use crate::fault::ReasonCondition;
 use crate::file::FileFault;

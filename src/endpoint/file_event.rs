@@ -245,6 +245,17 @@ pub struct OutgoingFile {
     pub description: FileDescription,
 }
 
+/// One file of an offer that the local user wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Which.
+    pub id: FileId,
+    /// Bytes of it that are here already.
+    pub offset: u64,
+    /// Most bytes to take where the offer does not say its size.
+    pub limit: Option<u64>,
+}
+
 /// A file as it was offered; everything in it is the peer's word.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OfferedFile {

@@ -2,18 +2,17 @@
 //! Read XEP-0234 §4, §6 and §8 before touching this file.
 
 use super::call::reason_kind;
-use super::calls::FIND_LIMIT;
 use super::event::{EndKind, Ended, Event, Party};
-use super::file_event::{FileEvent, FileId, FileOutput, OfferedFile, OutgoingFile, TransferId, WayKind};
+use super::file_event::{FileEvent, FileId, FileOutput, OfferedFile, TransferId, WayKind};
 use super::people::Reach;
 use super::transfer::{self, File, FileStage, Purpose, Stage, Transfer, attempts, file_of, sends};
-use super::{Endpoint, Misuse, Output};
+use super::{Endpoint, Output};
 use crate::fault::{ReasonCondition, StanzaCondition};
 use crate::file::Verdict;
 use crate::jingle::content::ContentKey;
 use crate::jingle::session::{End, EndedBy, Role, SessionEvent};
 use crate::jingle::sessions::SessionId;
-use crate::wire::description::{Description, FileDescription, FileErrorCondition, FileRange, Info};
+use crate::wire::description::{Description, FileDescription, FileRange, Info};
 use crate::wire::jid::Jid;
 use crate::wire::jingle::{Content, Creator, Reason, Senders};
 use crate::wire::ns;
@@ -22,224 +21,9 @@ use std::time::{Duration, Instant};
 /// Files of one session that are under way at the same time: two are carried while the way of the next one is found.
 const AT_ONCE: usize = 3;
 /// Files of one call of `send_files`.
-const FILES: usize = 10_000;
+pub(super) const FILES: usize = 10_000;
 /// The receiver ends the session; where it does not, the sender does.
 const LAST_WORD: Duration = Duration::from_secs(10);
-
-/// One file of an offer that the local user wants.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
-    /// Which.
-    pub id: FileId,
-    /// Bytes of it that are here already.
-    pub offset: u64,
-    /// Most bytes to take where the offer does not say its size.
-    pub limit: Option<u64>,
-}
-
-// What an application asks for.
-impl Endpoint {
-    /// Offers files to somebody, in this order, in one session. `ways` are tried in the order of what is fast.
-    ///
-    /// # Errors
-    /// [`Misuse::Offline`], [`Misuse::TooManyCalls`], [`Misuse::NoFile`] without a file or a way.
-    pub fn send_files(
-        &mut self,
-        now: Instant,
-        to: &Jid,
-        files: Vec<OutgoingFile>,
-        ways: &[WayKind],
-    ) -> Result<TransferId, Misuse> {
-        let files: Vec<FileDescription> = files.into_iter().map(|f| f.description).collect();
-        self.begin_transfer(now, to, files, true, ways)
-    }
-
-    /// Asks somebody for a file, named by its name or its hash (J234-02).
-    ///
-    /// # Errors
-    /// As [`Endpoint::send_files`].
-    pub fn request_file(
-        &mut self,
-        now: Instant,
-        from: &Jid,
-        file: FileDescription,
-        ways: &[WayKind],
-    ) -> Result<TransferId, Misuse> {
-        self.begin_transfer(now, from, vec![file], false, ways)
-    }
-
-    fn begin_transfer(
-        &mut self,
-        now: Instant,
-        peer: &Jid,
-        files: Vec<FileDescription>,
-        sending: bool,
-        ways: &[WayKind],
-    ) -> Result<TransferId, Misuse> {
-        if !self.online() {
-            return Err(Misuse::Offline);
-        }
-        if self.transfers.len() >= self.config.context.limits.sessions || files.len() > FILES {
-            return Err(Misuse::TooManyCalls);
-        }
-        if files.is_empty() || ways.is_empty() {
-            return Err(Misuse::NoFile);
-        }
-        let id = self.next_transfer_id();
-        let senders = if sending { Senders::Initiator } else { Senders::Responder };
-        let files = files
-            .into_iter()
-            .enumerate()
-            .map(|(file, description)| {
-                let mut file = File::new(FileId { transfer: id, file }, sending, description, FileStage::Waiting);
-                file.senders = senders;
-                file
-            })
-            .collect();
-        let transfer = Transfer {
-            id,
-            peer: peer.clone(),
-            sid: self.sessions.new_sid(),
-            by: Party::Local,
-            stage: Stage::Finding(now + FIND_LIMIT),
-            session: None,
-            ways: ways.to_vec(),
-            files,
-            accepted: None,
-            fault: None,
-        };
-        self.transfers.insert(id, transfer);
-        self.find_receivers(now);
-        self.pump(now);
-        Ok(id)
-    }
-
-    /// Takes files of an offer: the local consent. Files of the first offer that are not named are declined; those that were
-    /// added later await their own answer, [`Endpoint::cancel_file`] declines one of them.
-    ///
-    /// # Errors
-    /// [`Misuse::NoCall`], [`Misuse::NotRinging`] if none of them awaits an answer.
-    pub fn accept_files(&mut self, now: Instant, id: TransferId, wanted: &[Wanted]) -> Result<(), Misuse> {
-        let transfer = self.transfers.get_mut(&id).ok_or(Misuse::NoCall)?;
-        let first = transfer.stage == Stage::Alerting;
-        let purpose = if first { Purpose::Accept } else { Purpose::AddAccept };
-        let mut taken = Vec::new();
-        let mut declined = Vec::new();
-        for file in transfer.files.iter_mut().filter(|f| matches!(f.stage, FileStage::Alerting)) {
-            match wanted.iter().find(|w| w.id == file.id) {
-                Some(want) => {
-                    file.offset = want.offset;
-                    file.limit = want.limit;
-                    taken.push(file.id);
-                }
-                None if first => declined.push(file.id),
-                None => {}
-            }
-        }
-        if taken.is_empty() {
-            return Err(Misuse::NotRinging);
-        }
-        if first {
-            transfer.stage = Stage::Answering;
-            transfer.accepted = Some(now);
-        }
-        for id in declined {
-            // J166-42: what the accept leaves out is declined.
-            self.file_over(id);
-        }
-        for id in taken {
-            self.prepare(now, id, purpose);
-        }
-        self.pump(now);
-        Ok(())
-    }
-
-    /// Gives the peer the file that it asked for.
-    ///
-    /// # Errors
-    /// [`Misuse::NoCall`], [`Misuse::NotRinging`].
-    pub fn serve_file(&mut self, now: Instant, id: FileId, file: OutgoingFile) -> Result<(), Misuse> {
-        let known = self.file_mut(id).ok_or(Misuse::NoCall)?;
-        if !known.sending || !matches!(known.stage, FileStage::Alerting) {
-            return Err(Misuse::NotRinging);
-        }
-        let range = known.description.range.take();
-        known.offset = range.as_ref().map_or(0, |r| r.offset);
-        known.length = range.and_then(|r| r.length);
-        known.description = file.description;
-        self.accept_files(now, id.transfer, &[Wanted { id, offset: known_offset(self.file(id)), limit: None }])
-    }
-
-    /// Declines the files that await an answer; the session if they are all it has.
-    ///
-    /// # Errors
-    /// [`Misuse::NoCall`], [`Misuse::NotRinging`].
-    pub fn reject_files(&mut self, now: Instant, id: TransferId, reason: Reason) -> Result<(), Misuse> {
-        let transfer = self.transfers.get(&id).ok_or(Misuse::NoCall)?;
-        let asked: Vec<FileId> =
-            transfer.files.iter().filter(|f| matches!(f.stage, FileStage::Alerting)).map(|f| f.id).collect();
-        if asked.is_empty() {
-            return Err(Misuse::NotRinging);
-        }
-        if transfer.stage == Stage::Alerting {
-            self.end_transfer(now, id, Some(reason));
-        } else {
-            for id in asked {
-                self.decline_addition(now, id, reason.clone());
-            }
-        }
-        self.pump(now);
-        Ok(())
-    }
-
-    /// The reason that tells nobody whether a file is missing or forbidden (J234-16).
-    #[must_use]
-    pub fn file_not_available() -> Reason {
-        Reason {
-            detail: Some(FileErrorCondition::FileNotAvailable.detail()),
-            ..Reason::new(ReasonCondition::FailedApplication)
-        }
-    }
-
-    /// Ends a transfer in whatever state it is; parts of received files are kept.
-    ///
-    /// # Errors
-    /// [`Misuse::NoCall`].
-    pub fn cancel_transfer(&mut self, now: Instant, id: TransferId) -> Result<(), Misuse> {
-        self.transfers.get(&id).ok_or(Misuse::NoCall)?;
-        // J234-10
-        self.end_transfer(now, id, Some(Reason::new(ReasonCondition::Cancel)));
-        self.pump(now);
-        Ok(())
-    }
-
-    /// Ends one file of a transfer; the transfer too if it was the last (J234-11).
-    ///
-    /// # Errors
-    /// [`Misuse::NoCall`].
-    pub fn cancel_file(&mut self, now: Instant, id: FileId) -> Result<(), Misuse> {
-        let known = self.file(id).ok_or(Misuse::NoCall)?;
-        let offered = self.transfers.get(&id.transfer).is_some_and(|t| t.stage == Stage::Active);
-        if matches!(known.stage, FileStage::Alerting) && offered {
-            // J234-09: one that was added is declined singly.
-            self.decline_addition(now, id, Reason::new(ReasonCondition::Decline));
-        } else if !known.is_over() {
-            let text = "cancelled".to_owned();
-            self.fail_file(now, id, EndKind::Cancelled, Reason::new(ReasonCondition::Cancel), text);
-        }
-        self.pump(now);
-        Ok(())
-    }
-
-    /// Transfers that are not over.
-    pub fn transfers(&self) -> impl Iterator<Item = TransferId> + '_ {
-        self.transfers.keys().copied()
-    }
-}
-
-fn known_offset(file: Option<&File>) -> u64 {
-    file.map_or(0, |f| f.offset)
-}
 
 // Beginning and end.
 impl Endpoint {
@@ -259,7 +43,7 @@ impl Endpoint {
         self.outputs.push_back(Output::File(output));
     }
 
-    fn next_transfer_id(&mut self) -> TransferId {
+    pub(super) fn next_transfer_id(&mut self) -> TransferId {
         self.last_transfer += 1;
         TransferId(self.last_transfer)
     }
@@ -461,7 +245,7 @@ impl Endpoint {
         self.sessions.act(session, verb).and_then(|r| r)
     }
 
-    fn decline_addition(&mut self, now: Instant, id: FileId, reason: Reason) {
+    pub(super) fn decline_addition(&mut self, now: Instant, id: FileId, reason: Reason) {
         if let Some(key) = self.file(id).and_then(|f| f.content.clone()) {
             // An ended session reports itself.
             let _ = self.act(id, |s| s.content_reject(now, &key, reason));

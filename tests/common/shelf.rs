@@ -1,8 +1,8 @@
 //! The shell's half of files in a world of virtual time: files in memory, streams without TCP. Included by `world.rs`.
 
 use super::{Thing, World};
+use offhook::endpoint::file_event::Wanted;
 use offhook::endpoint::file_event::{FileEvent, FileId, FileInput, FileOutput, OutgoingFile, TransferId, WayKind};
-use offhook::endpoint::transfers::Wanted;
 use offhook::file::hash::Hashers;
 use offhook::file::{Carried, CarryFault, FileJob, Verdict};
 use offhook::transport::dial::may_dial;
