@@ -305,7 +305,9 @@ pub(super) fn peer_certificate(sha256: &[u8; 32], pinned: bool, output: &Output)
 pub(super) fn signalling(state: Signalling, output: &Output) {
     let (word, line) = match state {
         Signalling::Up => ("up", ""),
-        Signalling::Reconnecting => ("reconnecting", "the server connection is lost; trying again, calls go on"),
+        Signalling::Reconnecting => {
+            ("reconnecting", "the signalling connection is lost; trying again, what is under way goes on")
+        }
         Signalling::Down => ("down", ""),
     };
     output.event("signalling", json!({ "state": word }), line);

@@ -308,6 +308,11 @@ impl Report {
                 format!("{peer} cannot be reached or does not take files"),
                 "Check the address, and that a device that takes files is online there.",
             ),
+            EndKind::MediaFailed if self.begun => (
+                Exit::MediaFailed,
+                format!("the connection to {peer} was lost"),
+                "What has arrived is kept: the same command goes on with it.",
+            ),
             EndKind::MediaFailed => (
                 Exit::MediaFailed,
                 format!("no path to {peer}"),
