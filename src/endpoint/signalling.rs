@@ -79,6 +79,12 @@ impl Endpoint {
             self.ask(now, Some(query.to.clone()), IqKind::Get(query.payload()), Request::Proxy(query));
             moved = true;
         }
+        self.adopt_services();
+        moved
+    }
+
+    /// Takes over what the server said of STUN and TURN servers, and has their names looked up.
+    fn adopt_services(&mut self) {
         if self.people.finder.poll_changed() {
             self.people.adopt_services();
             let hosts: Vec<String> = self.people.services.iter().map(|s| s.host.clone()).collect();
@@ -86,7 +92,6 @@ impl Endpoint {
                 self.resolve(host);
             }
         }
-        moved
     }
 
     fn handle_stream_event(&mut self, now: Instant, event: StreamEvent) {
@@ -295,6 +300,8 @@ impl Endpoint {
             (Request::Roster, Outcome::Result(Some(IqPayload::Roster(roster)))) => self.people.contacts.load(*roster),
             (Request::Services, outcome) => {
                 self.people.finder.handle_answer(now, outcome);
+                // Before calls that wait for it look: one that needs a relay would not see it.
+                self.adopt_services();
                 self.people.services_pending = false;
             }
             (Request::Disco(who), Outcome::Result(Some(IqPayload::DiscoInfo(info)))) => {
