@@ -118,8 +118,9 @@ impl Pair for Ours {
     fn write(&mut self, now: Instant, message: &[u8]) -> bool {
         let left = &message[self.rest..];
         let taken = self.legs[0].write_channel(now, self.channel, left).unwrap();
-        self.rest = if taken == left.len() { 0 } else { self.rest + taken };
-        self.rest == 0
+        let whole = taken == left.len();
+        self.rest = if whole { 0 } else { self.rest + taken };
+        whole
     }
 
     fn received(&self) -> usize {
