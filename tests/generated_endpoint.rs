@@ -11,46 +11,21 @@
     clippy::wildcard_enum_match_arm
 )]
 
+#[path = "common/rough.rs"]
+mod rough;
 #[path = "common/world.rs"]
 mod world;
 
 use offhook::endpoint::event::{CallId, Event, LegId};
 use offhook::endpoint::{AddressPolicy, EndpointConfig};
 use offhook::fault::ReasonCondition;
+use rough::{Wire, mutate, roughen};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use world::{JULIET, Manner, Options, ROMEO, Rng, World};
 
 const PEERS: [&str; 2] = [ROMEO, JULIET];
-const ACTIONS: [&str; 15] = [
-    "content-accept",
-    "content-add",
-    "content-modify",
-    "content-reject",
-    "content-remove",
-    "description-info",
-    "security-info",
-    "session-accept",
-    "session-info",
-    "session-initiate",
-    "session-terminate",
-    "transport-accept",
-    "transport-info",
-    "transport-reject",
-    "transport-replace",
-];
-const INVITES: [&str; 7] = ["propose", "ringing", "proceed", "accept", "reject", "retract", "finish"];
-
-/// What becomes of stanzas between the clients.
-#[derive(Default)]
-struct Wire {
-    rng: u64,
-    rough: bool,
-    /// Held back, so that later ones overtake them: receiver and text.
-    held: Vec<(usize, String, String)>,
-}
-
 /// The reference: whom the users let talk, and what was reported of each call.
 #[derive(Default)]
 struct Model {
@@ -76,43 +51,6 @@ fn early(seed: u64) -> bool {
     seed.is_multiple_of(2)
 }
 
-fn mutate(rng: &mut Rng, xml: &str) -> String {
-    let mut xml = xml.to_owned();
-    match rng.below(6) {
-        0 => {
-            if let Some(action) = ACTIONS.iter().find(|a| xml.contains(&format!("action='{a}'"))) {
-                xml = xml.replacen(&format!("action='{action}'"), &format!("action='{}'", ACTIONS[rng.below(15)]), 1);
-            } else if let Some(name) = INVITES.iter().find(|n| xml.contains(&format!("<{n} "))) {
-                let other = INVITES[rng.below(7)];
-                xml = xml
-                    .replace(&format!("<{name} "), &format!("<{other} "))
-                    .replace(&format!("</{name}>"), &format!("</{other}>"));
-            }
-        }
-        1 => xml = xml.replacen("sid='", "sid='x", 1),
-        2 => xml = xml.replace("creator='initiator'", "creator='responder'"),
-        3 => xml = xml.replace("ufrag='", "ufrag='y"),
-        4 => {
-            if let (Some(from), Some(to)) = (xml.find("<content"), xml.rfind("</content>")) {
-                xml.replace_range(from..to + "</content>".len(), "");
-            }
-        }
-        _ => {
-            // One digit or letter becomes another: the stanza stays well-formed.
-            let letters: Vec<usize> = xml
-                .match_indices(|c: char| c.is_ascii_digit())
-                .map(|(at, _)| at)
-                .filter(|at| *at > xml.find('>').unwrap_or(0))
-                .collect();
-            if !letters.is_empty() {
-                let at = letters[rng.below(letters.len())];
-                xml.replace_range(at..=at, &char::from(b'0' + rng.below(10) as u8).to_string());
-            }
-        }
-    }
-    xml
-}
-
 impl Sequence {
     fn new(seed: u64, tell: bool) -> Self {
         let mut rng = Rng(seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
@@ -126,28 +64,7 @@ impl Sequence {
         for client in &mut world.clients {
             client.manner = Manner::Waits;
         }
-        let wire = Arc::new(Mutex::new(Wire { rng: seed, rough: rng.chance(0.6), held: Vec::new() }));
-        let shared = Arc::clone(&wire);
-        world.tamper = Some(Box::new(move |_, to, xml| {
-            let mut wire = shared.lock().unwrap();
-            let mut rng = Rng(wire.rng);
-            let roll = rng.below(100);
-            let out = match roll {
-                _ if !wire.rough => None,
-                0..4 => Some(Vec::new()),
-                4..9 => Some(vec![xml.to_owned(), xml.to_owned()]),
-                9..14 => {
-                    let client = usize::from(!to.starts_with("romeo"));
-                    let from = world::attr(xml, "from").unwrap().to_owned();
-                    wire.held.push((client, from, xml.to_owned()));
-                    Some(Vec::new())
-                }
-                14..18 => Some(vec![mutate(&mut rng, xml)]),
-                _ => None,
-            };
-            wire.rng = rng.next();
-            out
-        }));
+        let wire = roughen(&mut world, seed, rng.chance(0.6));
         Self { world, model: Model::default(), wire, rng, tell, early: early(seed) }
     }
 
@@ -403,30 +320,8 @@ fn whatever_happens_no_call_talks_without_its_user_and_every_call_ends_once() {
         return;
     }
     let count: u64 = std::env::var("OFFHOOK_SEQUENCES").ok().and_then(|s| s.parse().ok()).unwrap_or(2_000);
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
-    let failed = Mutex::new(Vec::new());
-    let connected = Mutex::new(0);
-    std::thread::scope(|scope| {
-        for thread in 0..threads {
-            let (failed, connected) = (&failed, &connected);
-            scope.spawn(move || {
-                for seed in (thread..count).step_by(threads as usize) {
-                    let outcome = std::panic::catch_unwind(|| run(seed, false));
-                    match outcome.unwrap_or_else(|_| Err("panic".to_owned())) {
-                        Ok(calls) => *connected.lock().unwrap() += calls,
-                        Err(why) => {
-                            failed.lock().unwrap().push((seed, why));
-                            if failed.lock().unwrap().len() >= 8 {
-                                return;
-                            }
-                        }
-                    }
-                }
-            });
-        }
-    });
-    let failed = failed.into_inner().unwrap();
-    println!("{count} sequences, {} ends of calls connected", connected.into_inner().unwrap());
+    let (connected, failed) = rough::sequences(count, |seed| run(seed, false));
+    println!("{count} sequences, {connected} ends of calls connected");
     assert!(failed.is_empty(), "OFFHOOK_SEED={} and others: {failed:#?}", failed[0].0);
 }
 

@@ -222,7 +222,7 @@ impl Endpoint {
                 self.sent(now, id, 0, known, verified);
             }
             FileStage::Waiting
-            | FileStage::Alerting
+            | FileStage::Alerting(_)
             | FileStage::Preparing(_)
             | FileStage::Prepared
             | FileStage::Offered(_)
@@ -271,7 +271,14 @@ impl Endpoint {
         match &mut file.stage {
             FileStage::Connecting(until) if *until <= now && initiator => self.fall_back(now, id),
             FileStage::Connecting(until) if *until <= now => self.no_way(now, id),
-            FileStage::Offered(Some(until)) if *until <= now => self.no_way(now, id),
+            FileStage::Offered(Some(until)) if *until <= now => {
+                let text = "the other side did not answer".to_owned();
+                self.fail_file(now, id, EndKind::NoAnswer, Reason::new(ReasonCondition::Timeout), text);
+            }
+            FileStage::Alerting(Some(until)) if *until <= now => {
+                self.tell(FileEvent::Declined { id });
+                self.decline_addition(now, id, Reason::new(ReasonCondition::Timeout));
+            }
             FileStage::Held { until, .. } if *until <= now => self.release_held(now, id.transfer),
             FileStage::Checking { until, .. } if *until <= now => {
                 let FileStage::Checking { carried, .. } = std::mem::replace(&mut file.stage, FileStage::Carrying)
@@ -285,7 +292,7 @@ impl Endpoint {
                 self.fail_file(now, id, EndKind::MediaFailed, Reason::new(ReasonCondition::Timeout), text);
             }
             FileStage::Waiting
-            | FileStage::Alerting
+            | FileStage::Alerting(_)
             | FileStage::Preparing(_)
             | FileStage::Prepared
             | FileStage::Offered(_)

@@ -99,7 +99,7 @@ impl Endpoint {
         let purpose = if first { Purpose::Accept } else { Purpose::AddAccept };
         let mut taken = Vec::new();
         let mut declined = Vec::new();
-        for file in transfer.files.iter_mut().filter(|f| matches!(f.stage, FileStage::Alerting)) {
+        for file in transfer.files.iter_mut().filter(|f| matches!(f.stage, FileStage::Alerting(_))) {
             match wanted.iter().find(|w| w.id == file.id) {
                 Some(want) => {
                     file.offset = want.offset;
@@ -134,7 +134,7 @@ impl Endpoint {
     /// [`Misuse::NoCall`], [`Misuse::NotRinging`].
     pub fn serve_file(&mut self, now: Instant, id: FileId, file: OutgoingFile) -> Result<(), Misuse> {
         let known = self.file_mut(id).ok_or(Misuse::NoCall)?;
-        if !known.sending || !matches!(known.stage, FileStage::Alerting) {
+        if !known.sending || !matches!(known.stage, FileStage::Alerting(_)) {
             return Err(Misuse::NotRinging);
         }
         let range = known.description.range.take();
@@ -151,7 +151,7 @@ impl Endpoint {
     pub fn reject_files(&mut self, now: Instant, id: TransferId, reason: Reason) -> Result<(), Misuse> {
         let transfer = self.transfers.get(&id).ok_or(Misuse::NoCall)?;
         let asked: Vec<FileId> =
-            transfer.files.iter().filter(|f| matches!(f.stage, FileStage::Alerting)).map(|f| f.id).collect();
+            transfer.files.iter().filter(|f| matches!(f.stage, FileStage::Alerting(_))).map(|f| f.id).collect();
         if asked.is_empty() {
             return Err(Misuse::NotRinging);
         }
@@ -194,7 +194,7 @@ impl Endpoint {
     pub fn cancel_file(&mut self, now: Instant, id: FileId) -> Result<(), Misuse> {
         let known = self.file(id).ok_or(Misuse::NoCall)?;
         let offered = self.transfers.get(&id.transfer).is_some_and(|t| t.stage == Stage::Active);
-        if matches!(known.stage, FileStage::Alerting) && offered {
+        if matches!(known.stage, FileStage::Alerting(_)) && offered {
             // J234-09: one that was added is declined singly.
             self.decline_addition(now, id, Reason::new(ReasonCondition::Decline));
         } else if !known.is_over() {

@@ -51,13 +51,14 @@ pub(super) enum Stage {
 pub(super) enum FileStage {
     /// Its turn comes when an earlier one is over.
     Waiting,
-    /// The local user is being asked.
-    Alerting,
+    /// The local user is being asked; about a further file of a session only until then.
+    Alerting(Option<Instant>),
     /// Listeners or sockets are being opened for its way; then the stanza goes out.
     Preparing(Purpose),
     /// Prepared for a session-accept that waits for the others.
     Prepared,
-    /// The peer's answer to our content or to our other transport is awaited, at most until then.
+    /// The peer's answer to our content or to our other transport is awaited, at most until then; that to a
+    /// session-initiate as long as the session says.
     Offered(Option<Instant>),
     /// The way is being negotiated; the other side may ask for another one until then.
     Connecting(Instant),
@@ -288,13 +289,12 @@ impl File {
     /// Deadline of its stage and of its way.
     pub(super) fn deadline(&mut self) -> Option<Instant> {
         let stage = match &self.stage {
-            FileStage::Offered(until) => *until,
+            FileStage::Offered(until) | FileStage::Alerting(until) => *until,
             FileStage::Connecting(until)
             | FileStage::Held { until, .. }
             | FileStage::Checking { until, .. }
             | FileStage::Sent { until, .. } => Some(*until),
             FileStage::Waiting
-            | FileStage::Alerting
             | FileStage::Preparing(_)
             | FileStage::Prepared
             | FileStage::Carrying

@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 const AT_ONCE: usize = 3;
 /// Files of one call of `send_files`.
 pub(super) const FILES: usize = 10_000;
+/// The peer's time to ask its user is over so much earlier than ours to wait for it.
+const ANSWER_MARGIN: Duration = Duration::from_secs(10);
 /// The receiver ends the session; where it does not, the sender does.
 const LAST_WORD: Duration = Duration::from_secs(10);
 
@@ -128,7 +130,8 @@ impl Endpoint {
             }
             Purpose::Add => {
                 let Some(content) = self.new_content(id) else { return };
-                self.offered(id, Some(ContentKey::of(&content)), None);
+                let until = now + self.config.context.timers.ring + ANSWER_MARGIN;
+                self.offered(id, Some(ContentKey::of(&content)), Some(until));
                 if self.act(id, |s| s.content_add(now, vec![content])).is_err() {
                     self.file_over(id);
                 }
@@ -251,6 +254,8 @@ impl Endpoint {
             let _ = self.act(id, |s| s.content_reject(now, &key, reason));
         }
         self.file_over(id);
+        // J234-12: the last word is the receiver's.
+        self.end_if_done(now, id.transfer);
     }
 
     /// Adds the next waiting files of ours to the session, so many that there is always one under way.
@@ -283,11 +288,41 @@ impl Endpoint {
         if !others {
             return self.end_transfer(now, id.transfer, Some(wire));
         }
+        let Some(transfer) = self.transfers.get(&id.transfer) else { return };
+        let alone = transfer.live() == 0 && !transfer.files.iter().any(|f| matches!(f.stage, FileStage::Preparing(_)));
+        if matches!(transfer.stage, Stage::Finding(_)) {
+            return;
+        }
+        if alone {
+            // The rest was not part of the session yet.
+            return self.next_session(now, id.transfer, Some(wire));
+        }
         if let Some(key) = key {
             // J234-10; an ended session reports itself.
             let _ = self.act(id, |s| s.content_remove(now, &key, Some(wire)));
         }
+        self.release_held(now, id.transfer);
         self.add_next(now, id.transfer);
+    }
+
+    /// What waits goes in a session of its own; the one there is, if any, ends for `reason` or has ended.
+    fn next_session(&mut self, now: Instant, id: TransferId, reason: Option<Reason>) {
+        let sid = self.sessions.new_sid();
+        self.last_words.remove(&id);
+        let Some(transfer) = self.transfers.get_mut(&id) else { return };
+        let waits = |f: &&File| matches!(f.stage, FileStage::Waiting | FileStage::Preparing(Purpose::Add));
+        let next = transfer.files.iter().find(waits).map(|f| f.id);
+        transfer.sid = sid;
+        transfer.stage = Stage::Opening;
+        if let Some(session) = transfer.session.take() {
+            self.file_sessions.remove(&session);
+            // One that has ended needs no end.
+            let _ = self.sessions.act(session, |s| s.hang_up(now, reason));
+        }
+        if let Some(next) = next {
+            self.close_way(now, next);
+            self.prepare(now, next, Purpose::Initiate);
+        }
     }
 
     /// The shell closes what it has of this file; its part is kept unless it was judged.
@@ -376,7 +411,7 @@ impl Endpoint {
                 self.sent(now, id, size, None, false);
             }
             FileStage::Waiting
-            | FileStage::Alerting
+            | FileStage::Alerting(_)
             | FileStage::Preparing(_)
             | FileStage::Prepared
             | FileStage::Offered(_)
@@ -490,20 +525,7 @@ impl Endpoint {
         for file in ids {
             self.settle_at_end(now, file, end);
         }
-        let sid = self.sessions.new_sid();
-        let Some(transfer) = self.transfers.get_mut(&id) else { return };
-        let session = transfer.session.take();
-        transfer.sid = sid;
-        transfer.stage = Stage::Opening;
-        let next = transfer.files.iter().find(|f| waiting(f)).map(|f| f.id);
-        if let Some(session) = session {
-            self.file_sessions.remove(&session);
-        }
-        self.last_words.remove(&id);
-        if let Some(next) = next {
-            self.close_way(now, next);
-            self.prepare(now, next, Purpose::Initiate);
-        }
+        self.next_session(now, id, None);
     }
 
     /// Files of the session-initiate that the session-accept leaves out are declined.
@@ -580,7 +602,7 @@ impl Endpoint {
         };
         self.transfers.insert(id, transfer);
         self.file_sessions.insert(session, id);
-        let files = self.note_files(id, contents);
+        let files = self.note_files(id, contents, None);
         let _ = self.sessions.act(session, |s| s.ring(now));
         let mut files = files.into_iter();
         let requested = self.transfers.get(&id).is_some_and(|t| t.files.first().is_some_and(|f| f.sending));
@@ -593,14 +615,14 @@ impl Endpoint {
         self.tell(FileEvent::Offered { transfer: id, sid, from: peer, files: files.collect(), further: false });
     }
 
-    fn note_files(&mut self, id: TransferId, contents: &[Content]) -> Vec<OfferedFile> {
+    fn note_files(&mut self, id: TransferId, contents: &[Content], until: Option<Instant>) -> Vec<OfferedFile> {
         let Some(transfer) = self.transfers.get_mut(&id) else { return Vec::new() };
         let role = transfer.role();
         let mut noted = Vec::new();
         for content in contents {
             let (Some(sending), Some(description)) = (offered_by(content, role), file_of(content)) else { continue };
             let file_id = FileId { transfer: id, file: transfer.files.len() };
-            let mut file = File::new(file_id, sending, description.clone(), FileStage::Alerting);
+            let mut file = File::new(file_id, sending, description.clone(), FileStage::Alerting(until));
             file.content = Some(ContentKey::of(content));
             file.theirs.clone_from(&content.transport);
             file.senders = content.senders.unwrap_or(Senders::Both);
@@ -626,7 +648,8 @@ impl Endpoint {
                 let _ = self.sessions.act(session, |s| s.content_reject(now, &key, reason));
             }
         }
-        let files = self.note_files(id, &fine);
+        let until = now + self.config.context.timers.ring;
+        let files = self.note_files(id, &fine, Some(until));
         if !files.is_empty() {
             self.tell(FileEvent::Offered { transfer: id, sid, from: peer, files, further: true });
         }
@@ -646,7 +669,7 @@ impl Endpoint {
                     return self.sent(now, id, size, hash, false);
                 }
                 FileStage::Waiting
-                | FileStage::Alerting
+                | FileStage::Alerting(_)
                 | FileStage::Preparing(_)
                 | FileStage::Prepared
                 | FileStage::Offered(_)

@@ -504,7 +504,7 @@ impl Endpoint {
                 self.fail_file(now, id, EndKind::MediaFailed, reason, text);
             }
             FileStage::Waiting
-            | FileStage::Alerting
+            | FileStage::Alerting(_)
             | FileStage::Checking { .. }
             | FileStage::Keeping { .. }
             | FileStage::Sent { .. }

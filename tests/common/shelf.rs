@@ -4,7 +4,7 @@ use super::{Thing, World};
 use offhook::endpoint::file_event::Wanted;
 use offhook::endpoint::file_event::{FileEvent, FileId, FileInput, FileOutput, OutgoingFile, TransferId, WayKind};
 use offhook::file::hash::Hashers;
-use offhook::file::{Carried, CarryFault, FileJob, Verdict};
+use offhook::file::{Carried, CarryFault, FileFault, FileJob, Verdict};
 use offhook::transport::dial::may_dial;
 use offhook::transport::s5b::StreamId;
 use offhook::wire::description::{FileDescription, HashAlgo};
@@ -65,6 +65,16 @@ impl Shelf {
 
     pub fn part(&self, id: FileId) -> Vec<u8> {
         self.jobs.get(&id).map_or_else(Vec::new, |job| job.bytes.clone())
+    }
+
+    /// Transfers for which anything was opened, bound or dialled and is still there.
+    pub fn touched(&self) -> impl Iterator<Item = TransferId> + '_ {
+        self.jobs.keys().chain(self.listening.keys()).map(|id| id.transfer)
+    }
+
+    /// Nothing is open or bound.
+    pub fn is_quiet(&self) -> bool {
+        self.jobs.is_empty() && self.listening.is_empty()
     }
 
     fn hashes(job: &Job) -> Vec<(HashAlgo, Vec<u8>)> {
@@ -143,13 +153,19 @@ impl World {
                 self.dial(client, id, stream, &host, port, &dst_addr, &policy);
             }
             FileOutput::HangUp { id, stream } => {
-                self.pipes.retain(|p| !p.ends.contains(&(client, id, stream)));
+                self.hang_up(client, |f, s| f == id && s == stream);
             }
             FileOutput::Carry { id, stream } => {
+                let mut there = false;
                 for pipe in &mut self.pipes {
                     for end in 0..2 {
                         pipe.carrying[end] |= pipe.ends[end] == (client, id, stream);
                     }
+                    there |= pipe.ends.contains(&(client, id, stream));
+                }
+                if !there {
+                    let result = Err(CarryFault::Stream { bytes: 0, why: "it is gone".to_owned() });
+                    return self.say_later(client, FileInput::Carried { id, result });
                 }
                 self.carry();
             }
@@ -191,13 +207,29 @@ impl World {
             }
             FileOutput::CloseStreams(id) => {
                 self.clients[client].shelf.listening.remove(&id);
-                self.pipes.retain(|p| !p.ends.iter().any(|(c, f, _)| *c == client && *f == id));
+                self.hang_up(client, |f, _| f == id);
             }
             FileOutput::Close(transfer) => {
                 let shelf = &mut self.clients[client].shelf;
                 shelf.listening.retain(|id, _| id.transfer != transfer);
                 shelf.jobs.retain(|id, _| id.transfer != transfer);
-                self.pipes.retain(|p| !p.ends.iter().any(|(c, f, _)| *c == client && f.transfer == transfer));
+                self.hang_up(client, |f, _| f.transfer == transfer);
+            }
+        }
+    }
+
+    /// A client closes its ends of streams; the other ends find out.
+    fn hang_up(&mut self, client: usize, which: impl Fn(FileId, StreamId) -> bool) {
+        let closed = |end: &(usize, FileId, StreamId)| end.0 == client && which(end.1, end.2);
+        let gone: Vec<Pipe> = self.pipes.iter().filter(|p| p.ends.iter().any(closed)).copied().collect();
+        self.pipes.retain(|p| !p.ends.iter().any(closed));
+        for pipe in gone {
+            for (end, carrying) in pipe.ends.iter().zip(pipe.carrying).filter(|(end, _)| !closed(end)) {
+                let (there, id, stream) = *end;
+                let result = Err(CarryFault::Stream { bytes: 0, why: "closed".to_owned() });
+                let news =
+                    if carrying { FileInput::Carried { id, result } } else { FileInput::StreamDown { id, stream } };
+                self.say_later(there, news);
             }
         }
     }
@@ -226,7 +258,12 @@ impl World {
         if job.send || !job.started || job.bytes.len() < job.end || std::mem::replace(&mut job.carried, true) {
             return;
         }
-        let result = Ok(Carried { bytes: 0, size: job.bytes.len() as u64, hashes: Shelf::hashes(job) });
+        let size = job.end as u64;
+        let result = if job.bytes.len() > job.end {
+            Err(CarryFault::File(FileFault::TooLong { size }))
+        } else {
+            Ok(Carried { bytes: 0, size, hashes: Shelf::hashes(job) })
+        };
         self.say_later(client, FileInput::Carried { id, result });
     }
 
@@ -293,6 +330,12 @@ impl World {
             let result = Ok(Carried { bytes: moved, size, hashes });
             self.say_later(sender.0, FileInput::Carried { id: sender.1, result });
             self.finish(receiver.0, receiver.1);
+            // The stream ends here, whatever was declared.
+            let Some(job) = self.clients[receiver.0].shelf.jobs.get_mut(&receiver.1) else { continue };
+            if !std::mem::replace(&mut job.carried, true) {
+                let result = Err(CarryFault::Stream { bytes: moved, why: "it ended".to_owned() });
+                self.say_later(receiver.0, FileInput::Carried { id: receiver.1, result });
+            }
         }
     }
 }
