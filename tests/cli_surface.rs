@@ -504,7 +504,7 @@ fn what_cannot_be_sent_or_received_says_so_with_its_exit_code() {
     let inbox = folder.0.join("in");
     let receiver = Receiver::start(&inbox, &["--accept", "all", "--max-size", "4", "--once"]);
     let send = receiver.sender(&[&note]).output().unwrap();
-    assert_eq!(send.status.code(), Some(11), "{}", stderr(&send));
+    assert_eq!(send.status.code(), Some(12), "{}", stderr(&send));
     assert!(stderr(&send).contains("larger than is allowed"), "{}", stderr(&send));
     let (code, text) = receiver.end();
     assert_eq!(code, Some(12), "{text}");

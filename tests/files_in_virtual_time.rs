@@ -16,7 +16,7 @@ use offhook::endpoint::file_event::{FileEvent, FileId, TransferId, Way, WayKind}
 use offhook::fault::ReasonCondition;
 use offhook::file::Verdict;
 use offhook::wire::candidate::S5bKind;
-use offhook::wire::description::FileDescription;
+use offhook::wire::description::{FileDescription, FileErrorCondition};
 use offhook::wire::jid::Jid;
 use offhook::wire::jingle::Reason;
 use std::time::Duration;
@@ -460,4 +460,42 @@ fn in_band_blocks_of_no_stream_are_not_known_and_strangers_hear_what_an_absent_r
     let answers = world.answers("tybalt@capulet.example/street");
     assert!(answers.iter().any(|a| a.contains("service-unavailable")), "{answers:?}");
     assert!(!answers.iter().any(|a| a.contains("item-not-found")));
+}
+
+#[test]
+fn a_device_that_went_without_a_word_is_not_taken_before_one_that_answers() {
+    for ghost in [1, 2] {
+        let clients = vec![ROMEO, JULIET, world::CHAMBER];
+        let mut world = World::new(&world::Options { clients, ..Default::default() });
+        // The server keeps the resource for a resumption that never comes.
+        world.clients[ghost].unplugged = true;
+        world.cut(ghost);
+        let files = [("a", noise(1000, 1))];
+        world.send(0, "juliet@capulet.example", &files, &WayKind::ALL);
+        world.run_for(10 * SECOND);
+        assert_eq!(world.clients[3 - ghost].shelf.kept.values().collect::<Vec<_>>(), [&files[0].1]);
+        assert_eq!(end(&world, 0), EndKind::Completed);
+    }
+}
+
+#[test]
+fn what_is_too_large_is_refused_alone_and_the_rest_goes_on() {
+    // J234-17
+    let mut world = World::quick(25);
+    world.clients[1].takes_files = false;
+    let files = [("big", noise(50_000, 1)), ("small", noise(1000, 2))];
+    world.send(0, JULIET, &files, &S5B);
+    world.run_for(2 * SECOND);
+    let first = world.clients[1].endpoint.transfers().next().unwrap();
+    let detail = Some(FileErrorCondition::FileTooLarge.detail());
+    let reason = Reason { detail, ..Reason::new(ReasonCondition::MediaError) };
+    world.act(1, |e, now| e.reject_files(now, first, reason)).unwrap();
+    world.clients[1].takes_files = true;
+    world.run_for(10 * SECOND);
+    assert_eq!(world.clients[1].shelf.kept.values().collect::<Vec<_>>(), [&files[1].1]);
+    let failed: Vec<EndKind> = file_events(&world, 0)
+        .into_iter()
+        .filter_map(|e| if let FileEvent::Failed { kind, .. } = e { Some(*kind) } else { None })
+        .collect();
+    assert_eq!(failed, [EndKind::Limit]);
 }

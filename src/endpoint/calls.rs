@@ -135,13 +135,7 @@ impl Endpoint {
     /// The peer has hung up by closing its media. Its session is ended too, in case it can still hear of it.
     pub(super) fn close_silently(&mut self, now: Instant, id: CallId) {
         let session = self.calls.get(&id).and_then(|c| c.session);
-        let end = End {
-            reason: ReasonCondition::Success,
-            by: EndedBy::Remote,
-            text: None,
-            alternative: None,
-            redirect: None,
-        };
+        let end = End::new(ReasonCondition::Success, EndedBy::Remote);
         self.forget_call(now, id, &end);
         if let Some(session) = session {
             // A session that has ended by itself needs no second end.
@@ -183,13 +177,7 @@ impl Endpoint {
                     ReasonCondition::Success
                 }
             };
-            let end = End {
-                reason: condition.unwrap_or(default),
-                by: EndedBy::Local,
-                text: None,
-                alternative: None,
-                redirect: None,
-            };
+            let end = End::new(condition.unwrap_or(default), EndedBy::Local);
             self.forget_call(now, id, &end);
         }
         self.pump(now);
@@ -425,7 +413,7 @@ impl Endpoint {
                 {
                     call.fault.get_or_insert((EndKind::Rejected, reason.in_words().to_owned()));
                 }
-                self.forget_call(now, call, &End { reason, by, text: None, alternative: None, redirect: None });
+                self.forget_call(now, call, &End::new(reason, by));
             }
             InviteEvent::Incoming { id, from, proposed, replaces, .. } => {
                 if let Some(old) = replaces.and_then(|sid| self.calls.values().find(|c| c.sid == sid).map(|c| c.id)) {
@@ -470,7 +458,7 @@ impl Endpoint {
                     }
                     Stopped::TimedOut => (ReasonCondition::Timeout, EndedBy::Timeout, None),
                 };
-                self.forget_call(now, call, &End { reason, by, text, alternative: None, redirect: None });
+                self.forget_call(now, call, &End { text, ..End::new(reason, by) });
             }
             InviteEvent::Finished { .. } => {}
         }
@@ -487,13 +475,7 @@ impl Endpoint {
             if let Some(call) = self.calls.get_mut(&id) {
                 call.fault.get_or_insert((EndKind::SignallingLost, text.to_owned()));
             }
-            let end = End {
-                reason: ReasonCondition::ConnectivityError,
-                by: EndedBy::Local,
-                text: None,
-                alternative: None,
-                redirect: None,
-            };
+            let end = End::new(ReasonCondition::ConnectivityError, EndedBy::Local);
             self.forget_call(now, id, &end);
         }
     }

@@ -27,7 +27,7 @@ const TAKE_BYTES: usize = 256 * 1024;
 /// A hash that was announced is waited for so long; the sender has it when it has sent the last byte.
 const CHECKSUM: Duration = Duration::from_secs(30);
 /// The receiver writes and compares what is on its way; slow disks have half a minute of it.
-const CONFIRM: Duration = Duration::from_secs(120);
+const CONFIRM: Duration = Duration::from_secs(60);
 
 impl Endpoint {
     /// Both sides want this file: the shell opens it for its range.

@@ -79,6 +79,7 @@ impl Endpoint {
             session: None,
             ways: ways.to_vec(),
             files,
+            asked: false,
             accepted: None,
             fault: None,
         };

@@ -1,7 +1,7 @@
 //! What the endpoint knows of its server and of others: roster and presence, capabilities, external services, and the
 //! requests by which it learns them. Read RFC 6121 §3, XEP-0115 §6 and XEP-0215 §3 before touching this file.
 
-use super::file_event::{FileId, WayKind};
+use super::file_event::{FileId, TransferId, WayKind};
 use super::transfers::features;
 use super::{Account, NamedServer};
 use crate::config::Secret;
@@ -37,6 +37,8 @@ pub(super) enum Request {
     Disco(Jid),
     /// XEP-0065 §6.3.5, of a proxy for this file.
     Activate(FileId),
+    /// XEP-0199, of one of several devices that may take this transfer's files.
+    Alive(TransferId, Jid),
     /// XEP-0065 §4, §6.2: where the server's proxies are.
     Proxy(ProxyQuery),
 }
@@ -164,10 +166,20 @@ impl People {
         if resources.is_empty() || resources.iter().any(|(jid, resource)| knows(jid, resource).is_none()) {
             return Reach::Unknown;
         }
-        match self.contacts.choose(&to.to_bare(), |jid, resource| knows(jid, resource) == Some(true)) {
-            Some(device) => Reach::Device(device.clone().into()),
-            None => Reach::Nobody,
+        match self.receivers(&to.to_bare()).as_slice() {
+            [] => Reach::Nobody,
+            [device] => Reach::Device(device.clone()),
+            [..] => Reach::Everybody,
         }
+    }
+
+    /// Devices of a person that take files, the best first.
+    pub(super) fn receivers(&self, to: &BareJid) -> Vec<Jid> {
+        let takes = |jid: &Jid, resource: &crate::xmpp::presence::Resource| {
+            self.caps.supports(jid, resource.caps.as_ref(), ns::FILE) == Some(true)
+        };
+        let resources = self.contacts.resources(to).into_iter();
+        resources.map(|(jid, r)| (Jid::from(jid.clone()), r)).filter(|(j, r)| takes(j, r)).map(|(j, _)| j).collect()
     }
 
     /// False if the device is known not to carry files this way.

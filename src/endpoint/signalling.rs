@@ -317,6 +317,9 @@ impl Endpoint {
                 self.people.caps.learned(&who, &DiscoInfo::default());
             }
             (Request::Disco(who), _) => self.people.caps.failed(&who),
+            (Request::Alive(transfer, device), Outcome::Result(_)) => self.device_alive(now, transfer, device),
+            // Whoever cannot be asked is not taken before those who answer.
+            (Request::Alive(..), Outcome::Error(_) | Outcome::Malformed | Outcome::TimedOut) => {}
             (Request::Proxy(query), outcome) => self.people.proxy_finder.handle_answer(&query, outcome),
             (Request::Activate(id), outcome) => {
                 let activated = matches!(outcome, Outcome::Result(_));

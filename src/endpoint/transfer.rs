@@ -336,6 +336,8 @@ pub(super) struct Transfer {
     /// What the application allows.
     pub(super) ways: Vec<WayKind>,
     pub(super) files: Vec<File>,
+    /// The devices of the peer were asked whether they are there.
+    pub(super) asked: bool,
     pub(super) accepted: Option<Instant>,
     /// Why we end it, where the reason on the wire says less.
     pub(super) fault: Option<(EndKind, String)>,

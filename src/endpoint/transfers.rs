@@ -4,7 +4,7 @@
 use super::call::reason_kind;
 use super::event::{EndKind, Ended, Event, Party};
 use super::file_event::{FileEvent, FileId, FileOutput, OfferedFile, TransferId, WayKind};
-use super::people::Reach;
+use super::people::{Reach, Request};
 use super::transfer::{self, File, FileStage, Purpose, Stage, Transfer, attempts, file_of, sends};
 use super::{Endpoint, Output};
 use crate::fault::{ReasonCondition, StanzaCondition};
@@ -12,10 +12,11 @@ use crate::file::Verdict;
 use crate::jingle::content::ContentKey;
 use crate::jingle::session::{End, EndedBy, Role, SessionEvent};
 use crate::jingle::sessions::SessionId;
-use crate::wire::description::{Description, FileDescription, FileRange, Info};
+use crate::wire::description::{Description, FileDescription, FileErrorCondition, FileRange, Info};
 use crate::wire::jid::Jid;
 use crate::wire::jingle::{Content, Creator, Reason, Senders};
 use crate::wire::ns;
+use crate::wire::stanza::{IqKind, IqPayload};
 use std::time::{Duration, Instant};
 
 /// Files of one session that are under way at the same time: two are carried while the way of the next one is found.
@@ -72,17 +73,45 @@ impl Endpoint {
                 Reach::Device(_) if !self.people.is_settled() && !over => {}
                 Reach::Device(device) => self.device_found(now, id, device),
                 // A full address that shows no presence may still be right.
-                Reach::Everybody | Reach::Unknown if over && to.is_full() => self.device_found(now, id, to),
-                Reach::Everybody | Reach::Unknown if over => {
+                Reach::Unknown if over && to.is_full() => self.device_found(now, id, to),
+                Reach::Everybody => self.ask_who_is_there(now, id, &to, over),
+                Reach::Unknown if over => {
                     let text = "the other side is not online".to_owned();
                     self.fail_transfer(now, id, EndKind::Unavailable, ReasonCondition::Gone, text);
                 }
-                Reach::Everybody | Reach::Unknown => {}
+                Reach::Unknown => {}
                 Reach::Nobody => {
                     let text = "no device there takes files".to_owned();
                     self.fail_transfer(now, id, EndKind::Unavailable, ReasonCondition::UnsupportedApplications, text);
                 }
             }
+        }
+    }
+
+    /// Several devices take files. One that went without a word still shows as available, so they are asked, and the
+    /// first that answers is taken; without an answer the one with the highest priority.
+    fn ask_who_is_there(&mut self, now: Instant, id: TransferId, to: &Jid, over: bool) {
+        let devices = self.people.receivers(&to.to_bare());
+        let Some(transfer) = self.transfers.get_mut(&id) else { return };
+        if over {
+            if let Some(best) = devices.into_iter().next() {
+                self.device_found(now, id, best);
+            }
+        } else if !std::mem::replace(&mut transfer.asked, true) {
+            for device in devices {
+                self.ask(now, Some(device.clone()), IqKind::Get(IqPayload::Ping), Request::Alive(id, device));
+            }
+        }
+    }
+
+    /// A device answered.
+    pub(super) fn device_alive(&mut self, now: Instant, id: TransferId, device: Jid) {
+        let finding = self.transfers.get(&id).is_some_and(|t| matches!(t.stage, Stage::Finding(_)));
+        if finding && self.people.is_settled() {
+            self.device_found(now, id, device);
+        } else if finding && let Some(transfer) = self.transfers.get_mut(&id) {
+            // Relays and proxies are still being learned.
+            transfer.peer = device;
         }
     }
 
@@ -354,7 +383,7 @@ impl Endpoint {
     pub(super) fn end_transfer(&mut self, now: Instant, id: TransferId, reason: Option<Reason>) {
         let Some(transfer) = self.transfers.get(&id) else { return };
         let condition = reason.as_ref().map_or(ReasonCondition::Success, |r| r.condition);
-        let end = End { reason: condition, by: EndedBy::Local, text: None, alternative: None, redirect: None };
+        let end = End::new(condition, EndedBy::Local);
         let Some(session) = transfer.session else { return self.forget_transfer(now, id, &end) };
         let ended = self.sessions.act(session, |s| match (&reason, s.consented()) {
             (Some(reason), false) => s.reject(now, reason.clone()).or_else(|_| s.hang_up(now, Some(reason.clone()))),
@@ -515,15 +544,24 @@ impl Endpoint {
     /// A peer whose device knows none of our ways, or no further contents, may be served another way.
     fn transfer_ended(&mut self, now: Instant, id: TransferId, end: &End) {
         let success = end.reason == ReasonCondition::Success && end.by == EndedBy::Remote;
+        let too_large = is_too_large(end.detail.as_ref()) && end.by == EndedBy::Remote;
         let waiting = |f: &File| matches!(f.stage, FileStage::Waiting | FileStage::Preparing(Purpose::Add));
         let more = self.transfers.get(&id).is_some_and(|t| t.by == Party::Local && t.files.iter().any(waiting));
-        if !success || !more {
+        if !(success || too_large) || !more {
             return self.forget_transfer(now, id, end);
         }
         // The receiver took the transfer for complete: the rest goes in a session of its own.
         let ids: Vec<FileId> = self.transfers.get(&id).map_or(Vec::new(), |t| t.files.iter().map(|f| f.id).collect());
         for file in ids {
             self.settle_at_end(now, file, end);
+            let refused = self.file(file).is_some_and(|f| f.content.is_some() && !f.is_over());
+            if too_large && refused {
+                // Only what was part of the session is meant.
+                self.close_way(now, file);
+                self.file_over(file);
+                let text = end.text.clone().unwrap_or_else(|| "larger than the other side takes".to_owned());
+                self.tell(FileEvent::Failed { id: file, kind: EndKind::Limit, text });
+            }
         }
         self.next_session(now, id, None);
     }
@@ -597,6 +635,7 @@ impl Endpoint {
             session: Some(session),
             ways: WayKind::ALL.to_vec(),
             files: Vec::new(),
+            asked: false,
             accepted: None,
             fault: None,
         };
@@ -684,7 +723,9 @@ impl Endpoint {
         self.close_way(now, id);
         self.file_over(id);
         let text = reason.and_then(|r| r.text.clone()).unwrap_or_else(|| "cancelled by the other side".to_owned());
-        self.tell(FileEvent::Failed { id, kind: reason_kind(condition), text });
+        let too_large = is_too_large(reason.and_then(|r| r.detail.as_ref()));
+        let kind = if too_large { EndKind::Limit } else { reason_kind(condition) };
+        self.tell(FileEvent::Failed { id, kind, text });
         self.add_next(now, id.transfer);
     }
 
@@ -712,7 +753,7 @@ impl Endpoint {
                 transfer.fault.get_or_insert((EndKind::SignallingLost, text.to_owned()));
             }
             let reason = ReasonCondition::ConnectivityError;
-            let end = End { reason, by: EndedBy::Local, text: None, alternative: None, redirect: None };
+            let end = End::new(reason, EndedBy::Local);
             self.forget_transfer(now, id, &end);
         }
     }
@@ -754,6 +795,11 @@ fn complete(known: &mut FileDescription, news: &FileDescription) {
     }
 }
 
+/// The receiver takes no file of this size (J234-17).
+fn is_too_large(detail: Option<&(String, String)>) -> bool {
+    detail.is_some_and(|(ns, name)| ns == ns::FILE_ERRORS && name == FileErrorCondition::FileTooLarge.as_str())
+}
+
 fn ended_kind(transfer: &Transfer, end: &End) -> EndKind {
     match end.by {
         EndedBy::Refused(condition) => match condition {
@@ -771,7 +817,8 @@ fn ended_kind(transfer: &Transfer, end: &End) -> EndKind {
         EndedBy::Timeout => EndKind::NoAnswer,
         // A success that leaves files undone is none.
         EndedBy::Local | EndedBy::Remote if end.reason == ReasonCondition::Success => EndKind::Failed,
-        // XEP-0234 §9: the file is missing or forbidden, too large, or its hash is wrong.
+        EndedBy::Local | EndedBy::Remote if is_too_large(end.detail.as_ref()) => EndKind::Limit,
+        // XEP-0234 §9: the file is missing or forbidden, or its hash is wrong.
         EndedBy::Local | EndedBy::Remote
             if matches!(end.reason, ReasonCondition::MediaError | ReasonCondition::FailedApplication) =>
         {

@@ -19,8 +19,10 @@ use crate::wire::stanza::{IqKind, IqPayload};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-/// A way that does not stand after so long has failed; a relayed data channel on a long path takes 2 to 3 s.
+/// A way that does not stand after so long has failed, if it is the last one.
 const CONNECT: Duration = Duration::from_secs(20);
+/// The same where another way may do; a relayed data channel on a long path takes 2 to 3 s.
+const CONNECT_OR_FALL: Duration = Duration::from_secs(8);
 /// The peer's next word, when one side has seen a way fail and the other chooses the next.
 const PATIENCE: Duration = Duration::from_secs(45);
 /// The peer's answer to the next file is waited for so long before this one begins.
@@ -255,7 +257,12 @@ impl Endpoint {
         let opener = self.transfers.get(&id.transfer).is_some_and(|t| t.role() == Role::Initiator);
         let Some(file) = self.file_mut(id) else { return };
         // The initiator chooses what comes next, so it gives up first.
-        file.stage = FileStage::Connecting(now + if opener { CONNECT } else { PATIENCE });
+        let patience = match (opener, file.attempts.is_empty()) {
+            (true, true) => CONNECT,
+            (true, false) => CONNECT_OR_FALL,
+            (false, _) => PATIENCE,
+        };
+        file.stage = FileStage::Connecting(now + patience);
         match (file.way.as_mut(), theirs) {
             (Some(Carriage::S5b(s5b)), Transport::S5b(theirs)) => {
                 // S5B has its own clock; this is for a peer that goes silent after it.

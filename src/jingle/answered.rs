@@ -60,7 +60,7 @@ impl Session {
             } else {
                 EndedBy::Refused(error.condition)
             };
-            self.over(End { reason, by, text: None, alternative: None, redirect });
+            self.over(End { redirect, ..End::new(reason, by) });
             return;
         }
         // A server answers for an address that is gone: the same sign as unavailable presence (J166-18).

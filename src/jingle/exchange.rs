@@ -191,6 +191,16 @@ pub struct End {
     pub alternative: Option<Sid>,
     /// Where the peer says to call instead, if its bare JID is the same (J166-64).
     pub redirect: Option<Jid>,
+    /// What the application says besides, such as `file-too-large`: namespace and name (XEP-0234 §9).
+    pub detail: Option<(String, String)>,
+}
+
+impl End {
+    /// An end of which nothing more is known.
+    #[must_use]
+    pub const fn new(reason: ReasonCondition, by: EndedBy) -> Self {
+        Self { reason, by, text: None, alternative: None, redirect: None, detail: None }
+    }
 }
 
 /// Who ended a session.

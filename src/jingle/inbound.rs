@@ -183,6 +183,7 @@ impl Session {
             text: reason.text,
             alternative: reason.alternative,
             redirect: None,
+            detail: reason.detail,
         });
         Ok(())
     }

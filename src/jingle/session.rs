@@ -723,6 +723,7 @@ impl Session {
             text: reason.text.clone(),
             alternative: reason.alternative.clone(),
             redirect: None,
+            detail: reason.detail.clone(),
         };
         jingle.reason = Some(reason);
         let number = self.next_iq;
@@ -739,13 +740,7 @@ impl Session {
 
     /// The peer's crossed session-initiate won: ours is over without a word, the peer refuses it itself (J166-46).
     pub(crate) fn lose_tie(&mut self) {
-        self.over(End {
-            reason: ReasonCondition::AlternativeSession,
-            by: EndedBy::TieBreak,
-            text: None,
-            alternative: None,
-            redirect: None,
-        });
+        self.over(End::new(ReasonCondition::AlternativeSession, EndedBy::TieBreak));
     }
 }
 
