@@ -2,6 +2,8 @@
 //! Run: `OFFHOOK_PASSWORD=… cargo run --example send_file -- me@example.org you@example.org photo.jpg` to send,
 //! `… -- me@example.org into/` to receive what contacts offer into that directory.
 
+#![allow(clippy::wildcard_enum_match_arm)]
+
 use offhook::client::{Client, EndKind, ReceiveOptions, SendOptions, Transfer, TransferEvent};
 use offhook::wire::jid::Jid;
 use std::path::PathBuf;

@@ -1,5 +1,11 @@
 //! The peers of the file tests, one against the other: what fails here is not ours.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::disallowed_types
+)]
 
 #[path = "common/browser.rs"]
 mod browser;

@@ -167,7 +167,7 @@ impl Ice {
             component: 1,
             foundation: self.foundation(kind, hidden).into(),
             generation: self.generation,
-            id: Some(token(rng, 10).into()),
+            id: Some(token(rng, 10)),
             addr: CandidateAddr::Ip(addr.ip()),
             port: addr.port(),
             priority,

@@ -1470,7 +1470,7 @@ mod tests {
         use rand_core::RngCore as _;
         use std::collections::BTreeSet;
         let mut now = Instant::now();
-        let initiator = rng.next_u32() % 2 == 0;
+        let initiator = rng.next_u32().is_multiple_of(2);
         let mut s5b = S5b::new(config(initiator));
         s5b.add_listener(listener(1));
         s5b.add_proxy("proxy.montague.lit".parse().unwrap(), "203.0.113.99", 7777);
