@@ -21,7 +21,7 @@ use offhook::transport::dial::DialPolicy;
 use offhook::transport::s5b::StreamId;
 use offhook::transport::socks5::{HandshakeFault, Reply, dst_addr};
 use offhook::wire::bytestream::Bytestreams as Query;
-use offhook::wire::jid::{BareJid, Jid};
+use offhook::wire::jid::Jid;
 use offhook::wire::ns;
 use offhook::wire::stanza::{Iq, IqKind, IqPayload, Stanza};
 use offhook::wire::xml::Writer;
