@@ -12,6 +12,7 @@ use crate::transport::s5b::StreamId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Reports of workers and streams that may wait; a full queue makes them wait.
@@ -36,6 +37,21 @@ pub(super) struct Files {
     open: BTreeMap<FileId, FileWorker>,
     progress: BTreeMap<FileId, Arc<AtomicU64>>,
     file_reports: (mpsc::Sender<Reported>, mpsc::Receiver<Reported>),
+}
+
+/// A silent peer is asked after so long, and again after each interval; so many questions without an answer end it.
+const KEEP_ALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
+
+/// For a thread of its own, which must not wait for ever where the path died without a word.
+fn blocking(tcp: &std::net::TcpStream) -> std::io::Result<()> {
+    let (idle, interval, count) = KEEP_ALIVE;
+    let keep_alive = socket2::TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(count);
+    let socket = socket2::SockRef::from(tcp);
+    socket.set_tcp_keepalive(&keep_alive)?;
+    // What was sent and is not acknowledged.
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(idle + interval * count))?;
+    tcp.set_nonblocking(false)
 }
 
 impl Files {
@@ -152,7 +168,7 @@ impl Files {
             Some(FileInput::Carried { id, result: Err(crate::file::CarryFault::Stream { bytes: 0, why }) })
         };
         let Some(tcp) = self.streams.take(id, stream).await else { return down(&"the stream is gone") };
-        match tcp.into_std().and_then(|tcp| tcp.set_nonblocking(false).map(|()| tcp)) {
+        match tcp.into_std().and_then(|tcp| blocking(&tcp).map(|()| tcp)) {
             Ok(tcp) => {
                 self.with(id, |worker| worker.carry(tcp));
                 None
