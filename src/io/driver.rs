@@ -16,6 +16,7 @@ use crate::endpoint::{Endpoint, EndpointConfig, Misuse};
 use crate::fault::ReasonCondition;
 use crate::media::audio::FRAME_SAMPLES;
 use crate::transport::dtls::Identity;
+use crate::transport::path::Transmit;
 use crate::wire::description::FileDescription;
 use crate::wire::jid::Jid;
 use crate::wire::jingle::Reason;
@@ -32,8 +33,10 @@ pub type Frame = [i16; FRAME_SAMPLES];
 
 /// How long a frame lasts.
 pub const FRAME: Duration = Duration::from_millis(20);
-/// Frames and datagrams that may wait; a slow reader loses the newest.
+/// Commands, events and reports that may wait.
 const QUEUE: usize = 512;
+/// Datagrams that may wait on their way in, or out: the window of a data channel in packets of 1 200 bytes.
+const DATAGRAMS: usize = 4096;
 
 /// What the application asks of the driver.
 #[derive(Debug)]
@@ -153,6 +156,8 @@ struct Driver {
     /// What the engine wants of `files` next.
     orders: VecDeque<FileOutput>,
     listeners: BTreeMap<CallId, mpsc::Sender<Frame>>,
+    /// Datagrams of files that wait for room in a socket's queue; sound is never late rather than lost.
+    unsent: VecDeque<Transmit>,
     datagrams: (mpsc::Sender<Datagram>, mpsc::Receiver<Datagram>),
     reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
     /// Made when the first `.local` name comes; `Some(None)` where there is no multicast.
@@ -192,7 +197,8 @@ pub fn start(
         dns_servers,
         sockets: BTreeMap::new(),
         listeners: BTreeMap::new(),
-        datagrams: mpsc::channel(QUEUE),
+        unsent: VecDeque::new(),
+        datagrams: mpsc::channel(DATAGRAMS),
         reports: mpsc::channel(QUEUE),
         mdns: None,
         events,
@@ -246,6 +252,7 @@ enum Wake {
     Frame,
     Timeout,
     Room,
+    Writable,
 }
 
 impl Driver {
@@ -286,6 +293,7 @@ impl Driver {
                 Wake::File(input) => self.endpoint.handle_input(now, Input::File(*input)),
                 Wake::Frame => self.play(now),
                 Wake::Timeout => self.endpoint.handle_timeout(now),
+                Wake::Writable => self.send_waiting(),
                 Wake::Room => {}
             }
         }
@@ -312,6 +320,14 @@ impl Driver {
                 None => std::future::pending().await,
             }
         };
+        let blocked = self.unsent.front().and_then(|t| socket_of(&self.sockets, t.local));
+        let writable = async {
+            match blocked {
+                // A socket that is beyond use says so when it is written to.
+                Some(socket) => drop(socket.socket.writable().await),
+                None => std::future::pending().await,
+            }
+        };
         let sleep = async {
             match deadline {
                 Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -328,6 +344,7 @@ impl Driver {
             Some(report) = self.reports.1.recv() => Wake::Report(report),
             input = self.files.next() => Wake::File(Box::new(input)),
             _ = self.events.reserve(), if !self.waiting.is_empty() => Wake::Room,
+            () = writable => Wake::Writable,
             () = sleep => Wake::Timeout,
         }
     }
@@ -347,7 +364,7 @@ impl Driver {
                     self.tell_carrier(CarrierCommand::Close);
                     self.carrier = None;
                 }
-                Output::Transmit(transmit) => self.send(transmit.local, transmit.destination, &transmit.contents),
+                Output::Transmit(transmit) => self.send(transmit),
                 Output::OpenSockets { leg, lab } => self.open_sockets(leg, lab),
                 Output::CloseSockets(leg) => {
                     self.sockets.remove(&leg);
@@ -469,7 +486,8 @@ impl Driver {
             Command::Speak(call, frame) => {
                 let sockets = &self.sockets;
                 self.endpoint.push_audio(now, call, frame.as_slice(), &mut |route, datagram| {
-                    send(sockets, route.local, route.destination, datagram);
+                    // Sound that has to wait is of no use.
+                    is_full(send_to(sockets, route.local, route.destination, datagram));
                 });
             }
             Command::Stats(call, reply) => drop(reply.send(self.endpoint.stats(now, call))),
@@ -561,8 +579,23 @@ impl Driver {
         self.endpoint.handle_input(now, Input::Sockets { leg, bound: addrs });
     }
 
-    fn send(&self, local: SocketAddr, destination: SocketAddr, datagram: &[u8]) {
-        send(&self.sockets, local, destination, datagram);
+    /// Sends a datagram, behind those that wait already.
+    fn send(&mut self, transmit: Transmit) {
+        if !self.unsent.is_empty() || is_full(send(&self.sockets, &transmit)) {
+            // Past the limit it is lost, as in a network.
+            if self.unsent.len() < DATAGRAMS {
+                self.unsent.push_back(transmit);
+            }
+        }
+    }
+
+    fn send_waiting(&mut self) {
+        while let Some(transmit) = self.unsent.pop_front() {
+            if is_full(send(&self.sockets, &transmit)) {
+                self.unsent.push_front(transmit);
+                return;
+            }
+        }
     }
 
     fn resolve(&mut self, name: String) {
@@ -598,10 +631,32 @@ async fn read(socket: BoundSocket, datagrams: mpsc::Sender<Datagram>) {
     }
 }
 
-fn send(sockets: &BTreeMap<LegId, Sockets>, local: SocketAddr, destination: SocketAddr, datagram: &[u8]) {
-    let Some(owner) = sockets.values().find(|s| s.bound.iter().any(|b| b.addr == local)) else { return };
-    if let Err(why) = udp::send_to(&owner.bound, local, destination, datagram) {
-        // A dead route loses a datagram; ICE and RTP live with loss.
-        tracing::trace!(%why, "a datagram is lost");
+fn socket_of(sockets: &BTreeMap<LegId, Sockets>, local: SocketAddr) -> Option<BoundSocket> {
+    sockets.values().flat_map(|s| &s.bound).find(|b| b.addr == local).cloned()
+}
+
+/// Sends a datagram; one whose socket is closed already is done with.
+fn send(sockets: &BTreeMap<LegId, Sockets>, transmit: &Transmit) -> std::io::Result<()> {
+    send_to(sockets, transmit.local, transmit.destination, &transmit.contents)
+}
+
+fn send_to(
+    sockets: &BTreeMap<LegId, Sockets>,
+    local: SocketAddr,
+    destination: SocketAddr,
+    datagram: &[u8],
+) -> std::io::Result<()> {
+    let Some(owner) = sockets.values().find(|s| s.bound.iter().any(|b| b.addr == local)) else { return Ok(()) };
+    udp::send_to(&owner.bound, local, destination, datagram)
+}
+
+/// True if it is worth another try. A dead route loses a datagram; ICE, RTP and SCTP live with loss.
+fn is_full(sent: std::io::Result<()>) -> bool {
+    match sent {
+        Ok(()) => false,
+        Err(why) => {
+            tracing::trace!(%why, "a datagram is not sent");
+            why.kind() == std::io::ErrorKind::WouldBlock
+        }
     }
 }

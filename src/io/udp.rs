@@ -1,7 +1,6 @@
 //! The UDP sockets of a leg: one for each address a peer may reach us at, so that every host candidate is a base of
 //! its own. Read RFC 8445 §5.1.1.1 before touching this file.
 
-use crate::transport::path::Transmit;
 use socket2::SockRef;
 use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
@@ -107,25 +106,13 @@ pub async fn bind_sockets(policy: &BindPolicy) -> io::Result<Vec<BoundSocket>> {
     Ok(bound)
 }
 
-/// Sends what the core wants sent, from the socket that it names. A full send queue drops it, as the network would.
+/// Sends what the core wants sent, from the socket that it names.
 ///
 /// # Errors
-/// `NotFound` if no socket has that local address; else what the system says (no route, interface gone).
-pub fn send(sockets: &[BoundSocket], transmit: &Transmit) -> io::Result<()> {
-    send_to(sockets, transmit.local, transmit.destination, &transmit.contents)
-}
-
-/// [`send`] without an owned datagram.
-///
-/// # Errors
-/// As [`send`].
+/// `NotFound` if no socket has that local address; `WouldBlock` if its send queue is full; else what the system says (no route, interface gone).
 pub fn send_to(sockets: &[BoundSocket], local: SocketAddr, to: SocketAddr, contents: &[u8]) -> io::Result<()> {
     let bound = sockets.iter().find(|it| it.addr == local).ok_or(io::ErrorKind::NotFound)?;
-    match bound.socket.try_send_to(contents, to) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-        Err(error) => Err(error),
-    }
+    bound.socket.try_send_to(contents, to).map(drop)
 }
 
 /// Reads datagrams into one buffer and hands each to `deliver(source, bytes)` until that says `Break` or the socket is
@@ -217,7 +204,7 @@ mod tests {
         let sender = bind_sockets(&loopback()).await.unwrap();
         for length in [0, 1, 1500, 4000, DATAGRAM_BYTES - 1, DATAGRAM_BYTES, 20_000, 3] {
             let contents = vec![7; length];
-            send(&sender, &Transmit { local: sender[0].addr, destination: bound[0].addr, contents }).unwrap();
+            send_to(&sender, sender[0].addr, bound[0].addr, &contents).unwrap();
         }
         let mut lengths = Vec::new();
         let reading = receive(&bound[0].socket, |source, bytes| {
