@@ -187,16 +187,7 @@ impl Call {
 
     fn end_kind(&self, end: &End) -> EndKind {
         match end.by {
-            EndedBy::Refused(condition) => match condition {
-                Some(
-                    StanzaCondition::ResourceConstraint
-                    | StanzaCondition::PolicyViolation
-                    | StanzaCondition::NotAllowed
-                    | StanzaCondition::Forbidden,
-                ) => EndKind::Limit,
-                Some(StanzaCondition::BadRequest | StanzaCondition::InternalServerError) => EndKind::Failed,
-                Some(_) | None => EndKind::Unavailable,
-            },
+            EndedBy::Refused(condition) => refusal_kind(condition),
             EndedBy::TieBreak => EndKind::Cancelled,
             EndedBy::Timeout => match self.stage {
                 Stage::Active => EndKind::SignallingLost,
@@ -211,6 +202,20 @@ impl Call {
             },
             EndedBy::Local | EndedBy::Remote => reason_kind(end.reason),
         }
+    }
+}
+
+/// The class of a session-initiate that was answered with an error.
+pub(super) fn refusal_kind(condition: Option<StanzaCondition>) -> EndKind {
+    match condition {
+        Some(
+            StanzaCondition::ResourceConstraint
+            | StanzaCondition::PolicyViolation
+            | StanzaCondition::NotAllowed
+            | StanzaCondition::Forbidden,
+        ) => EndKind::Limit,
+        Some(StanzaCondition::BadRequest | StanzaCondition::InternalServerError) => EndKind::Failed,
+        Some(_) | None => EndKind::Unavailable,
     }
 }
 

@@ -203,24 +203,20 @@ impl Endpoint {
     /// J234-13
     pub(super) fn received(&mut self, now: Instant, id: TransferId, creator: Creator, name: &str) {
         let Some(id) = self.named_file(id, creator, name) else { return };
-        let Some(file) = self.file_mut(id).filter(|f| f.sending) else { return };
-        let known = file.description.hashes.first().cloned();
-        match &mut file.stage {
-            FileStage::Sent { size, hash, .. } => {
-                let (size, hash) = (*size, hash.take());
-                let verified = hash.is_some();
-                self.sent(now, id, size, hash, verified);
-            }
+        if self.confirmed(now, id, true) {
+            self.add_next(now, id.transfer);
+        }
+    }
+
+    /// The peer has a file of ours, or says so; with `received` it has compared the hash that it was told.
+    pub(super) fn confirmed(&mut self, now: Instant, id: FileId, received: bool) -> bool {
+        let Some(file) = self.file_mut(id).filter(|f| f.sending) else { return false };
+        let known = (file.description.size.unwrap_or(0), file.description.hashes.first().cloned());
+        let (size, hash) = match &mut file.stage {
+            FileStage::Sent { size, hash, .. } => (*size, hash.take()),
             // Its word overtook the news of our own shell (Conversations#3786).
-            FileStage::Carrying => {
-                let size = file.description.size.unwrap_or(0);
-                let verified = known.is_some();
-                self.sent(now, id, size, known, verified);
-            }
-            FileStage::Held { .. } if file.description.size == Some(0) => {
-                let verified = known.is_some();
-                self.sent(now, id, 0, known, verified);
-            }
+            FileStage::Carrying => known,
+            FileStage::Held { .. } if known.0 == 0 => known,
             FileStage::Waiting
             | FileStage::Alerting(_)
             | FileStage::Preparing(_)
@@ -230,9 +226,11 @@ impl Endpoint {
             | FileStage::Held { .. }
             | FileStage::Checking { .. }
             | FileStage::Keeping { .. }
-            | FileStage::Over => return,
-        }
-        self.add_next(now, id.transfer);
+            | FileStage::Over => return false,
+        };
+        let verified = received && hash.is_some();
+        self.sent(now, id, size, hash, verified);
+        true
     }
 
     /// J234-14, J234-15

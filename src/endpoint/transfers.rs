@@ -1,13 +1,13 @@
 //! How sessions of files begin and end: devices found, offers made, taken and declined, the peer's words followed.
 //! Read XEP-0234 §4, §6 and §8 before touching this file.
 
-use super::call::reason_kind;
+use super::call::{reason_kind, refusal_kind};
 use super::event::{EndKind, Ended, Event, Party};
 use super::file_event::{FileEvent, FileId, FileOutput, OfferedFile, TransferId, WayKind};
 use super::people::{Reach, Request};
 use super::transfer::{self, File, FileStage, Purpose, Stage, Transfer, attempts, file_of, sends};
 use super::{Endpoint, Output};
-use crate::fault::{ReasonCondition, StanzaCondition};
+use crate::fault::ReasonCondition;
 use crate::file::Verdict;
 use crate::jingle::content::ContentKey;
 use crate::jingle::session::{End, EndedBy, Role, SessionEvent};
@@ -428,29 +428,8 @@ impl Endpoint {
 
     /// The peer ends a transfer with success when it has everything: our own news of that may still be on its way.
     fn settle_at_end(&mut self, now: Instant, id: FileId, end: &End) {
-        let success = end.reason == ReasonCondition::Success && end.by == EndedBy::Remote;
-        let Some(file) = self.file_mut(id) else { return };
-        match &mut file.stage {
-            FileStage::Sent { size, hash, .. } if success => {
-                let (size, hash) = (*size, hash.take());
-                self.sent(now, id, size, hash, false);
-            }
-            FileStage::Carrying if success && file.sending => {
-                let size = file.description.size.unwrap_or(0);
-                self.sent(now, id, size, None, false);
-            }
-            FileStage::Waiting
-            | FileStage::Alerting(_)
-            | FileStage::Preparing(_)
-            | FileStage::Prepared
-            | FileStage::Offered(_)
-            | FileStage::Connecting(_)
-            | FileStage::Held { .. }
-            | FileStage::Carrying
-            | FileStage::Checking { .. }
-            | FileStage::Keeping { .. }
-            | FileStage::Sent { .. }
-            | FileStage::Over => {}
+        if end.reason == ReasonCondition::Success && end.by == EndedBy::Remote {
+            self.confirmed(now, id, false);
         }
     }
 
@@ -697,28 +676,11 @@ impl Endpoint {
     /// J234-10: the peer took one file out.
     fn removed(&mut self, now: Instant, id: FileId, reason: Option<&Reason>) {
         let condition = reason.map_or(ReasonCondition::Cancel, |r| r.condition);
-        let Some(file) = self.file_mut(id) else { return };
-        if file.is_over() {
+        if self.file(id).is_none_or(File::is_over) {
             return;
         }
-        if condition == ReasonCondition::Success {
-            match &mut file.stage {
-                FileStage::Sent { size, hash, .. } => {
-                    let (size, hash) = (*size, hash.take());
-                    return self.sent(now, id, size, hash, false);
-                }
-                FileStage::Waiting
-                | FileStage::Alerting(_)
-                | FileStage::Preparing(_)
-                | FileStage::Prepared
-                | FileStage::Offered(_)
-                | FileStage::Connecting(_)
-                | FileStage::Held { .. }
-                | FileStage::Carrying
-                | FileStage::Checking { .. }
-                | FileStage::Keeping { .. }
-                | FileStage::Over => {}
-            }
+        if condition == ReasonCondition::Success && self.confirmed(now, id, false) {
+            return self.add_next(now, id.transfer);
         }
         self.close_way(now, id);
         self.file_over(id);
@@ -802,16 +764,7 @@ fn is_too_large(detail: Option<&(String, String)>) -> bool {
 
 fn ended_kind(transfer: &Transfer, end: &End) -> EndKind {
     match end.by {
-        EndedBy::Refused(condition) => match condition {
-            Some(
-                StanzaCondition::ResourceConstraint
-                | StanzaCondition::PolicyViolation
-                | StanzaCondition::NotAllowed
-                | StanzaCondition::Forbidden,
-            ) => EndKind::Limit,
-            Some(StanzaCondition::BadRequest | StanzaCondition::InternalServerError) => EndKind::Failed,
-            Some(_) | None => EndKind::Unavailable,
-        },
+        EndedBy::Refused(condition) => refusal_kind(condition),
         EndedBy::TieBreak => EndKind::Cancelled,
         EndedBy::Timeout if transfer.stage == Stage::Active => EndKind::SignallingLost,
         EndedBy::Timeout => EndKind::NoAnswer,
