@@ -114,8 +114,10 @@ pub mod wire {
 /// Token buckets against a flood of session-initiates and proposes; `resource-constraint` past them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InitiateRate {
-    /// Requests of one bare JID at once; a person who redials needs 2 or 3, a script that sends files a few more.
+    /// Requests of one bare JID at once; a person who redials needs 2 or 3.
     pub peer_burst: u32,
+    /// The same for offers of files, which ring nowhere: a script sends one after the other.
+    pub peer_file_burst: u32,
     /// One more request of the same bare JID after so long.
     pub peer_interval: Duration,
     /// Requests of everybody at once.
@@ -129,7 +131,8 @@ pub struct InitiateRate {
 impl Default for InitiateRate {
     fn default() -> Self {
         Self {
-            peer_burst: 32,
+            peer_burst: 8,
+            peer_file_burst: 32,
             peer_interval: Duration::from_secs(2),
             total_burst: 256,
             total_interval: Duration::from_millis(10),

@@ -82,6 +82,7 @@ pub struct Sessions {
     ended: VecDeque<Arc<(Sid, Jid)>>,
     ended_index: BTreeSet<Arc<(Sid, Jid)>>,
     flood: Flood,
+    file_flood: Flood,
     random: ChaCha20Rng,
     next_serial: u64,
     transmits: VecDeque<SessionTransmit>,
@@ -124,6 +125,7 @@ impl Sessions {
             ended: VecDeque::new(),
             ended_index: BTreeSet::new(),
             flood: Flood::new(config.rate),
+            file_flood: Flood::new(InitiateRate { peer_burst: config.rate.peer_file_burst, ..config.rate }),
             random,
             next_serial,
             transmits: VecDeque::new(),
@@ -324,7 +326,9 @@ impl Sessions {
             return;
         }
         let bare = from.to_bare();
-        if !self.flood.admits(now, &bare) {
+        let files = offers_files(&jingle);
+        let flood = if files { &mut self.file_flood } else { &mut self.flood };
+        if !flood.admits(now, &bare) {
             self.refuse(from, id, PeerFault::NoResources);
             return;
         }
@@ -337,7 +341,6 @@ impl Sessions {
             return;
         }
         let limits = self.context.limits;
-        let files = offers_files(&jingle);
         let alike = |s: &Session| s.role() == Role::Responder && s.contents().any(Content::is_file) == files;
         let pending = self.pending_with(&bare).filter(|(_, s)| alike(s)).count();
         let most = if files { limits.pending_files_per_peer } else { limits.pending_per_peer };
