@@ -10,7 +10,7 @@ OUT ?= out
 help:
 	@echo "make demo   two endpoints call each other on this machine; recordings in $(OUT)/"
 	@echo "make test   every test, with real servers on loopback addresses"
-	@echo "make soak   the long runs: a million generated sequences, thousands of set-ups under loss"
+	@echo "make soak   the long runs: a million generated sequences, thousands of set-ups under loss, 5 GiB cut twice"
 	@echo "make deny   licences, sources and banned crates of every dependency (needs cargo-deny)"
 	@echo "make bench  the figures of the README, each beside its peer"
 
@@ -34,7 +34,7 @@ deny:
 	$(CARGO) deny --offline --locked --config .deny.toml check licenses bans sources
 
 soak: build-needs test-needs
-	OFFHOOK_SEQUENCES=1000000 OFFHOOK_SEEDS=2000 $(CARGO) test --locked --release --lib --tests
+	OFFHOOK_SEQUENCES=1000000 OFFHOOK_SEEDS=2000 OFFHOOK_FILE_BYTES=5368709120 $(CARGO) test --locked --release --lib --tests
 
 bench: build-needs
 	$(CARGO) bench --locked

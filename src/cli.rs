@@ -68,7 +68,7 @@ impl From<crate::error::Error> for Failure {
                 Exit::Security,
                 " Nothing secret was sent. If the server has its own CA, give its certificate with --ca-file.",
             ),
-            Error::File { .. } => (Exit::File, ""),
+            Error::File { .. } => (Exit::File, " Check its name and who may read it."),
             Error::Limit(_) => (Exit::Limit, ""),
             Error::Misuse(crate::client::Misuse::Offline) => {
                 (Exit::Unreachable, " Check the network and the server, or wait for the other side.")

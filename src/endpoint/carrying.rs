@@ -13,7 +13,7 @@ use crate::transport::ibb::{IbbEvent, IbbTransmit, UNKNOWN};
 use crate::wire::bytestream::Ibb;
 use crate::wire::description::{FileDescription, FileHash, HashAlgo, Info};
 use crate::wire::jid::Jid;
-use crate::wire::jingle::{Creator, Reason};
+use crate::wire::jingle::{Creator, Reason, Senders};
 use crate::wire::stanza::{Iq, IqKind, IqPayload, Message, MessageType, Stanza, StanzaError};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -178,8 +178,10 @@ impl Endpoint {
         let FileStage::Keeping { size, hash, verified } = &mut file.stage else { return };
         let (size, hash, verified) = (*size, hash.take(), *verified);
         file.open = false;
-        if let Some(key) = file.content.clone() {
-            // J234-13; an ended session needs no word.
+        // J234-13 is a SHOULD: a browser's session, which says that both send, never answers this word nor any after it.
+        let browser = file.senders == Senders::Both;
+        if let Some(key) = file.content.clone().filter(|_| !browser) {
+            // An ended session needs no word.
             let _ = self.act(id, |s| s.send_info(now, Info::Received(key.creator, key.name)));
         }
         self.tell(FileEvent::Done { id, path: Some(path), size, hash, verified });

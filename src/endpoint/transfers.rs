@@ -12,6 +12,7 @@ use crate::file::Verdict;
 use crate::jingle::content::ContentKey;
 use crate::jingle::session::{End, EndedBy, Role, SessionEvent};
 use crate::jingle::sessions::SessionId;
+use crate::wire::candidate::Transport;
 use crate::wire::description::{Description, FileDescription, FileErrorCondition, FileRange, Info};
 use crate::wire::jid::Jid;
 use crate::wire::jingle::{Content, Creator, Reason, Senders};
@@ -620,8 +621,8 @@ impl Endpoint {
         };
         self.transfers.insert(id, transfer);
         self.file_sessions.insert(session, id);
+        // Nothing rings: that is a word of calls (J167-30), and a browser's file session never answers it nor anything after.
         let files = self.note_files(id, contents, None);
-        let _ = self.sessions.act(session, |s| s.ring(now));
         let mut files = files.into_iter();
         let requested = self.transfers.get(&id).is_some_and(|t| t.files.first().is_some_and(|f| f.sending));
         if requested {
@@ -739,7 +740,16 @@ fn in_band(file: &File) -> Option<()> {
 /// Whether the side in `role` sends the file of a content; `None` if it is no file or names no sender (J234-02, J234-03).
 fn offered_by(content: &Content, role: Role) -> Option<bool> {
     file_of(content)?;
-    sends(content.senders.unwrap_or(Senders::Both), role)
+    let senders = content.senders.unwrap_or(Senders::Both);
+    // J234-03, but browsers' data channels go both ways and so they say: who adds such a file offers it.
+    if senders == Senders::Both && matches!(content.transport, Some(Transport::Ice(_))) {
+        let adder = match content.creator {
+            Creator::Initiator => Role::Initiator,
+            Creator::Responder => Role::Responder,
+        };
+        return Some(role == adder);
+    }
+    sends(senders, role)
 }
 
 /// What an answer says of a file over what was known.

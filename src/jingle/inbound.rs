@@ -115,6 +115,15 @@ impl Session {
     }
 
     fn on_session_accept(&mut self, id: &str, mut jingle: Jingle) -> Handled {
+        // Browsers take a file as it was offered and do not repeat what it is.
+        if let Ok(live) = self.alive() {
+            for content in jingle.contents.iter_mut().filter(|c| c.description.is_none()) {
+                let offered = live.content(&ContentKey::of(content)).and_then(|known| known.local.description.as_ref());
+                if let Some(file @ Description::File(_)) = offered {
+                    content.description = Some(file.clone());
+                }
+            }
+        }
         // J166-42.
         if jingle.contents.iter().any(|c| c.description.is_none() || c.transport.is_none()) {
             return Err(PeerFault::BadRequest);

@@ -405,7 +405,7 @@ impl std::fmt::Display for Hex<'_> {
     }
 }
 
-/// XEP-0343 sctpmap: `port` is written, `port` and `number` are read.
+/// XEP-0343 sctpmap: `port` and `number` are the same thing, written both and read either.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SctpMap {
     /// Usually 5000.
@@ -433,7 +433,9 @@ impl SctpMap {
 
     /// Writes the `<sctpmap/>` with its namespace.
     pub fn write(&self, w: &mut Writer<'_>) {
-        w.start_ns("sctpmap", ns::SCTP_MAP).attr_number("port", self.port).attr("protocol", &self.protocol);
+        // Browsers read `number` only.
+        w.start_ns("sctpmap", ns::SCTP_MAP).attr_number("number", self.port).attr_number("port", self.port);
+        w.attr("protocol", &self.protocol);
         if let Some(streams) = self.streams {
             w.attr_number("streams", streams);
         }
@@ -900,14 +902,14 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn sctpmap_is_read_by_number_and_port_and_written_by_port() {
+    fn sctpmap_is_read_by_number_or_port_and_written_by_both() {
         for xml in ["number='5001'", "port='5001'", "number='7' port='5001'"] {
             let xml = format!("<sctpmap xmlns='{}' {xml} streams='1024'/>", ns::SCTP_MAP);
             let sctp = read_ice(&xml).unwrap().sctp.unwrap();
             assert_eq!((sctp.port, sctp.streams, sctp.protocol.as_str()), (5001, Some(1024), "webrtc-datachannel"));
             let mut out = String::new();
             sctp.write(&mut Writer::new(&mut out));
-            assert!(out.contains(" port='5001'") && !out.contains("number"), "{out}");
+            assert!(out.contains(" port='5001'") && out.contains(" number='5001'"), "{out}");
         }
         assert!(read_ice("<sctpmap port='70000'/>").is_err());
     }

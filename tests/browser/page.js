@@ -48,6 +48,12 @@ async function sha256(bytes) {
     return [...new Uint8Array(digest)].map((it) => it.toString(16).padStart(2, '0')).join('');
 }
 
+// Whoever was not seen is not there yet.
+const present = new Set();
+async function seen(jid) {
+    while (!present.has(jid)) await new Promise((done) => setTimeout(done, 20));
+}
+
 const last = () => calls[calls.length - 1];
 const contentName = () => last().pc.localDescription.sdp.match(/a=mid:(\S+)/)[1];
 const creator = () => 'initiator';
@@ -73,6 +79,10 @@ window.peer = {
             client.on('jingle:' + name, () => tell(name));
         }
         client.on('jingle:terminated', (_session, reason) => tell('terminated', { reason: reason?.condition ?? reason }));
+        client.on('raw:incoming', (xml) => /^<iq[^>]* type=.error/.test(xml) && tell('refused', { xml: xml.slice(0, 600) }));
+        client.on('raw:outgoing', (xml) => /session-accept/.test(xml) && tell('accepts', { xml: xml.slice(0, 2000) }));
+        client.on('available', (presence) => present.add(presence.from));
+        client.on('unavailable', (presence) => present.delete(presence.from));
         client.jingle.on('sentFile', () => tell('sent'));
         client.jingle.on('receivedFile', async (_session, file, meta) => {
             const bytes = await file.arrayBuffer();
@@ -97,6 +107,7 @@ window.peer = {
     },
     async sendFile({ to, name, base64 }) {
         const bytes = Uint8Array.from(atob(base64), (it) => it.charCodeAt(0));
+        await seen(to);
         const session = client.jingle.createFileTransferSession(to);
         calls.push(session);
         watch(session);

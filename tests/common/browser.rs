@@ -159,6 +159,12 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.history.extend(self.lines.try_iter());
+            for event in self.history.iter().rev().take(30).rev() {
+                eprintln!("browser: {event}");
+            }
+        }
         // Chromium is ended by its own keeper when that keeper's stdin ends; ended by force it would stay.
         drop(self.commands.take());
         let _ = self.running.wait(std::time::Duration::from_secs(10));

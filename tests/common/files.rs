@@ -1,9 +1,16 @@
 //! Files that tests send: made from a seed, told apart by their SHA-256.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods
+)]
 
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// Bytes that no compressor and no mistake makes alike.
@@ -29,18 +36,17 @@ pub fn make(path: PathBuf, bytes: usize, seed: u64) -> PathBuf {
     path
 }
 
-/// Writes a file of `bytes` bytes in blocks, for those that are larger than the memory should be.
+/// Makes a file of `bytes` bytes that takes little room: holes, and a block of its own in each megabyte.
 pub fn make_large(path: PathBuf, bytes: u64, seed: u64) -> PathBuf {
     let mut file = File::create(&path).unwrap();
-    let mut block = noise(1 << 20, seed);
-    let mut left = bytes;
-    while left > 0 {
-        let n = left.min(block.len() as u64);
+    let mut block = noise(4096, seed);
+    for at in (0..bytes.saturating_sub(4096)).step_by(1 << 20) {
         // No two blocks are alike.
-        block[..8].copy_from_slice(&left.to_le_bytes());
-        file.write_all(&block[..n as usize]).unwrap();
-        left -= n;
+        block[..8].copy_from_slice(&at.to_le_bytes());
+        file.seek(SeekFrom::Start(at)).unwrap();
+        file.write_all(&block).unwrap();
     }
+    file.set_len(bytes).unwrap();
     path
 }
 

@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {
     Sail,
-    /// The first so many bytes pass; then nothing moves in either direction, and nothing closes.
+    /// The first so many bytes pass, then nothing more leaves; what comes passes, and nothing closes.
     StopAfter(u64),
     /// The first so many bytes pass; then every connection ends, and new ones too.
     SinkAfter(u64),
@@ -126,7 +126,8 @@ impl Ferry {
                     }
                     self.out.fetch_add(granted as u64, Ordering::SeqCst);
                     if granted < n && !self.wait_for_better_days() {
-                        // What was let through arrives all the same.
+                        // What was let through arrives all the same, on the other side of a proxy, too.
+                        std::thread::sleep(Duration::from_millis(300));
                         self.close_all();
                         break;
                     }
@@ -140,8 +141,7 @@ impl Ferry {
             let (mut far_in, mut near_out) = (far, near);
             let mut buffer = vec![0; 64 * 1024];
             while let Ok(n) = far_in.read(&mut buffer) {
-                let stopped = self.lock().stopped;
-                if n == 0 || (stopped && !self.wait_for_better_days()) {
+                if n == 0 {
                     break;
                 }
                 if near_out.write_all(&buffer[..n]).is_err() {
@@ -183,8 +183,7 @@ impl Ferry {
             while alive.load(Ordering::SeqCst) {
                 let Ok(n) = socket.recv(&mut framed[2..]) else { continue };
                 framed[..2].copy_from_slice(&(n as u16).to_be_bytes());
-                let stopped = self.lock().stopped;
-                if !stopped && island.write_all(&framed[..n + 2]).is_ok() {
+                if island.write_all(&framed[..n + 2]).is_ok() {
                     self.back.fetch_add(n as u64, Ordering::SeqCst);
                 }
             }
@@ -233,13 +232,13 @@ impl Ferry {
         true
     }
 
-    /// From now on `more` bytes leave the island; then nothing moves, and nothing closes.
+    /// From now on `more` bytes leave islands; then nothing leaves, and nothing closes.
     pub fn stop_after(&self, more: u64) {
         let out = self.out.load(Ordering::SeqCst);
         self.set(Order::StopAfter(out + more));
     }
 
-    /// From now on `more` bytes leave the island; the next byte ends every connection, and every later one.
+    /// From now on `more` bytes leave islands; the next byte ends every connection, and every later one.
     pub fn sink_after(&self, more: u64) {
         let out = self.out.load(Ordering::SeqCst);
         self.set(Order::SinkAfter(out + more));
@@ -262,6 +261,13 @@ impl Ferry {
             let left = left.unwrap_or_else(|| panic!("the ferry carried {} bytes only", self.out()));
             state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// Whether the limit is reached, within `limit` from now.
+    pub fn stopped_within(&self, limit: Duration) -> bool {
+        let state = self.lock();
+        state.stopped
+            || self.changed.wait_timeout_while(state, limit, |it| !it.stopped).is_ok_and(|(state, _)| state.stopped)
     }
 
     /// Ends every connection there is, and sails again for new ones.

@@ -201,6 +201,16 @@ impl Program {
 
     /// Waits for the next event that `fits`; gives also when it came.
     pub fn wait_until(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> (Instant, Value) {
+        self.wait_until_within(LIMIT, what, fits)
+    }
+
+    /// The same, for so long.
+    pub fn wait_until_within(
+        &mut self,
+        limit: Duration,
+        what: &str,
+        fits: impl Fn(&Value) -> bool,
+    ) -> (Instant, Value) {
         let start = Instant::now();
         let mut state = lock(&self.heard.0);
         loop {
@@ -211,7 +221,7 @@ impl Program {
                 }
             }
             assert!(
-                !state.closed && start.elapsed() < LIMIT,
+                !state.closed && start.elapsed() < limit,
                 "no {what} came; stdout: {:#?}\nstderr: {}",
                 state.events,
                 state.stderr
@@ -267,8 +277,21 @@ impl Program {
     }
 
     /// Waits for its end.
-    pub fn finish(mut self) -> Done {
-        let Some(status) = self.running.wait(LIMIT) else {
+    pub fn finish(self) -> Done {
+        self.finish_within(LIMIT)
+    }
+
+    /// What it left behind if it ends well within `limit`; a person would not wait longer, and presses Ctrl-C.
+    pub fn finish_or_interrupt(mut self, limit: Duration) -> Option<Done> {
+        if self.running.wait(limit).is_none() {
+            self.interrupt();
+        }
+        Some(self.finish()).filter(|done| done.code == Some(0))
+    }
+
+    /// Waits for its end for so long.
+    pub fn finish_within(mut self, limit: Duration) -> Done {
+        let Some(status) = self.running.wait(limit) else {
             let state = lock(&self.heard.0);
             panic!("it does not end; stdout: {:#?}\nstderr: {}", state.events, state.stderr);
         };

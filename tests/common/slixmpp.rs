@@ -143,6 +143,13 @@ impl Slixmpp {
 
 impl Drop for Slixmpp {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.history.extend(self.lines.try_iter());
+            for event in self.history.iter().rev().take(12).rev() {
+                eprintln!("{}: {event}", self.jid);
+            }
+            eprintln!("{}", fs::read_to_string(&self.stderr).unwrap_or_default());
+        }
         // Signs out when its stdin ends.
         drop(self.commands.take());
         let _ = self.running.wait(std::time::Duration::from_secs(3));

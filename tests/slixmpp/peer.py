@@ -125,7 +125,7 @@ class Session:
         self.accepted = asyncio.get_running_loop().create_future()
         self.replaced = asyncio.get_running_loop().create_future()
         self.over, self.transport, self.checksum = asyncio.Event(), None, asyncio.get_running_loop().create_future()
-        self.name, self.creator = "a-file", "initiator"
+        self.name, self.creator, self.offset = "a-file", "initiator", 0
 
     def say(self, event, **more):
         self.peer.say(event, sid=self.sid, **more)
@@ -193,6 +193,9 @@ class Peer(slixmpp.ClientXMPP):
         for plugin in ("xep_0030", "xep_0047", "xep_0065", "xep_0115"):
             self.register_plugin(plugin)
         self.add_event_handler("session_start", self.started)
+        self.present = set()
+        self.add_event_handler("presence_available", lambda it: self.present.add(it["from"].full))
+        self.add_event_handler("presence_unavailable", lambda it: self.present.discard(it["from"].full))
         self.add_event_handler("failed_auth", lambda _: self.say("failed", what="sign-in"))
         matcher = MatchXPath(f"{{jabber:client}}iq/{{{JINGLE}}}jingle")
         self.register_handler(CoroutineCallback("jingle", matcher, self.jingle))
@@ -234,6 +237,8 @@ class Peer(slixmpp.ClientXMPP):
         if action == "session-terminate":
             session.heard_end(jingle)
         elif action == "session-accept":
+            ranged = content.find(f".//{{{FILES}}}range")
+            session.offset = int(ranged.get("offset", 0)) if ranged is not None else 0
             session.accepted.set_result(transport)
         elif action == "transport-info" and transport is not None and session.transport:
             session.transport.heard(transport)
@@ -297,6 +302,8 @@ class Peer(slixmpp.ClientXMPP):
             session.transport = S5b(self, session.to, False, offered.get("sid"), session.bad)
             session.transport.theirs = [socks.Candidate.of(c) for c in offered if c.tag.endswith("}candidate")]
             await session.transport.gather()
+            if "equal" in session.bad:  # as the best of theirs
+                session.transport.own[0].priority = max(c.priority for c in session.transport.theirs)
         offset = plan.get("offset", 0)
         if offset:
             file.append(element(FILES, "range", offset=offset))
@@ -344,9 +351,13 @@ class Peer(slixmpp.ClientXMPP):
         if isinstance(session.transport, Ibb):
             session.transport.block = plan.get("block", 4096)
         await session.transport.gather()
+        while session.to not in self.present:  # who was not seen is not there yet
+            await asyncio.sleep(0.02)
         if isinstance(session.transport, S5b) and plan.get("hosts"):
             session.transport.own = [socks.Candidate(h, p, "direct", jid=self.boundjid.full, local=n)
                                      for n, (h, p) in enumerate(plan["hosts"])]
+        if "priority" in plan:
+            session.transport.own[0].priority = plan["priority"]
         await session.send("session-initiate", session.content(description, session.transport.to_xml()))
         accepted = await asyncio.wait_for(session.accepted, 60)
         if isinstance(session.transport, S5b):
@@ -358,13 +369,18 @@ class Peer(slixmpp.ClientXMPP):
             session.say("accepted", block_size=block)
             session.transport.block = min(block, session.transport.block)
         stream = await session.stream()
-        for at in range(0, len(data), 65536):
-            await stream.write(data[at:at + 65536])
+        end = min(len(data), plan.get("stop_at", len(data)))
+        for at in range(session.offset, end, 65536):
+            await stream.write(data[at:min(at + 65536, end)])
+        if end < len(data):  # as a sender that dies
+            session.say("stopped", bytes=end, offset=session.offset)
+            await asyncio.sleep(0.5)
+            return stream.close()
         if late:
             checksum = element(FILES, "checksum", element(FILES, "file", element(HASHES, "hash", algo="sha-256", text=digest)),
                                creator="initiator", name=session.name)
             await session.send("session-info", checksum)
-        session.say("sent", bytes=len(data), sha256=hashlib.sha256(data).hexdigest(), kind=session.transport.kind)
+        session.say("sent", bytes=len(data), offset=session.offset, sha256=hashlib.sha256(data).hexdigest(), kind=session.transport.kind)
         stream.close()
         try:
             await asyncio.wait_for(session.over.wait(), 40)

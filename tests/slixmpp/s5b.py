@@ -232,6 +232,8 @@ class S5b:
                     return None
                 return self.dialled
             try:
+                if "no-activate" in self.bad:
+                    raise OSError("told not to")
                 stream = await dial(winner.host, winner.port, dst_addr(self.sid, self.me, self.to))
                 await self.peer.plugin["xep_0065"].activate(winner.jid, self.sid, self.to)
             except (OSError, IqError, IqTimeout) as why:
