@@ -187,8 +187,7 @@ impl Endpoint {
         self.tell(FileEvent::Done { id, path: Some(path), size, hash, verified });
         self.close_way(now, id);
         self.file_over(id);
-        // J234-12: the last receiver ends the session.
-        self.end_if_done(now, id.transfer);
+        self.receiver_may_end(now, id.transfer);
     }
 
     /// The peer has a file of ours.

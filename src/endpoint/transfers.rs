@@ -525,6 +525,9 @@ impl Endpoint {
     fn transfer_ended(&mut self, now: Instant, id: TransferId, end: &End) {
         let success = end.reason == ReasonCondition::Success && end.by == EndedBy::Remote;
         let too_large = is_too_large(end.detail.as_ref()) && end.by == EndedBy::Remote;
+        if success {
+            self.offer_anew(now, id);
+        }
         let waiting = |f: &File| matches!(f.stage, FileStage::Waiting | FileStage::Preparing(Purpose::Add));
         let more = self.transfers.get(&id).is_some_and(|t| t.by == Party::Local && t.files.iter().any(waiting));
         if !(success || too_large) || !more {
@@ -544,6 +547,25 @@ impl Endpoint {
             }
         }
         self.next_session(now, id, None);
+    }
+
+    /// The receiver took the transfer for complete before it saw these files: they wait again, with all their ways.
+    fn offer_anew(&mut self, now: Instant, id: TransferId) {
+        let Some(transfer) = self.transfers.get(&id).filter(|t| t.by == Party::Local) else { return };
+        let knows = |way: &WayKind| transfer.ways.contains(way) && self.people.knows_way(&transfer.peer, *way);
+        let ways: Vec<WayKind> = WayKind::ALL.into_iter().filter(knows).collect();
+        let unseen = |f: &&File| {
+            matches!(f.stage, FileStage::Preparing(Purpose::Add) | FileStage::Prepared | FileStage::Offered(_))
+        };
+        let ids: Vec<FileId> = transfer.files.iter().filter(|f| f.sending).filter(unseen).map(|f| f.id).collect();
+        for id in ids {
+            self.close_way(now, id);
+            if let Some(file) = self.file_mut(id) {
+                file.stage = FileStage::Waiting;
+                file.content = None;
+                file.attempts = attempts(&ways);
+            }
+        }
     }
 
     /// Files of the session-initiate that the session-accept leaves out are declined.
@@ -721,13 +743,25 @@ impl Endpoint {
         }
     }
 
-    /// The last word is the receiver's; one that stays silent after it confirmed everything is not waited for.
+    /// J234-12: the last receiver ends the session. Where files were added, another one may be on its way: a sender that is
+    /// done says so itself, and one that stays silent is not waited for.
+    pub(super) fn receiver_may_end(&mut self, now: Instant, id: TransferId) {
+        if self.transfers.get(&id).is_some_and(|t| t.files.len() > 1 && t.all_over() && t.by == Party::Remote) {
+            self.last_words.insert(id, now + LAST_WORD);
+        } else {
+            self.end_if_done(now, id);
+        }
+    }
+
+    /// The last word is the receiver's; one that stays silent after it confirmed everything is not waited for. Of several
+    /// files, the sender alone knows which is the last one, and says so.
     pub(super) fn sender_may_end(&mut self, now: Instant, id: TransferId) {
         if let Some(transfer) = self.transfers.get_mut(&id)
             && transfer.all_over()
             && transfer.session.is_some()
         {
-            self.last_words.insert(id, now + LAST_WORD);
+            let wait = if transfer.files.len() > 1 { Duration::ZERO } else { LAST_WORD };
+            self.last_words.insert(id, now + wait);
         }
     }
 }
