@@ -20,10 +20,8 @@ const SPACE: u8 = 8;
 const ODD_VALUE: u8 = 16;
 /// The same for text.
 const ODD_TEXT: u8 = 32;
-/// Ends text.
-const MARKUP: u8 = 64;
 /// May end a value.
-const QUOTE: u8 = 128;
+const QUOTE: u8 = 64;
 
 // Evaluated by the compiler: an index out of bounds would not compile.
 #[allow(clippy::indexing_slicing)]
@@ -38,7 +36,7 @@ const CLASS: [u8; 256] = {
             b'\t' | b'\n' => SPACE | ODD_VALUE,
             b'\r' => SPACE | ODD_VALUE | ODD_TEXT,
             0..=0x1F => ODD_VALUE | ODD_TEXT,
-            b'&' | b'<' => ODD_VALUE | MARKUP,
+            b'&' | b'<' => ODD_VALUE,
             b'\'' | b'"' => QUOTE,
             // The end of a CDATA section must not stand in text.
             b']' => ODD_TEXT,
@@ -59,13 +57,60 @@ fn class(b: u8) -> u8 {
 const BAD_NAME: Malformed = xml(StreamCondition::NotWellFormed, "bad name");
 const BAD_ATTRIBUTE: Malformed = xml(StreamCondition::NotWellFormed, "bad attribute");
 
+/// How many of the first bytes are usual in a value: not its end and nothing that asks for a closer look. Eight at a
+/// time; bytes below `(`, `<` and those past ASCII are found by arithmetic, with some that are usual among them.
+#[inline]
+fn usual_in_value(bytes: &[u8]) -> usize {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let mut len = 0;
+    loop {
+        let rest = bytes.get(len..).unwrap_or_default();
+        let found = match rest.first_chunk() {
+            Some(eight) => {
+                let word = u64::from_le_bytes(*eight);
+                let below = word.wrapping_sub(EACH * 0x28);
+                let less = (word ^ (EACH * 0x3C)).wrapping_sub(EACH);
+                let marks = (below | less | word) & (EACH * 0x80);
+                if marks == 0 {
+                    len += 8;
+                    continue;
+                }
+                // The lowest mark is exact, those above it may be due to a borrow.
+                (marks.trailing_zeros() / 8) as usize
+            }
+            None => 0,
+        };
+        len += found;
+        match rest.get(found) {
+            Some(b) if class(*b) & (ODD_VALUE | QUOTE) == 0 => len += 1,
+            Some(_) | None => return len,
+        }
+    }
+}
+
 /// Where the white space at `at` ends.
+#[inline]
 pub(super) fn skip_space(text: &str, at: usize) -> usize {
-    let rest = text.as_bytes().get(at..).unwrap_or_default();
-    at + rest.iter().position(|b| class(*b) & SPACE == 0).unwrap_or(rest.len())
+    let space = |at: usize| text.as_bytes().get(at).is_some_and(|b| class(*b) & SPACE != 0);
+    if !space(at) {
+        at
+    } else if !space(at + 1) {
+        at + 1
+    } else {
+        skip_indent(text, at + 2)
+    }
+}
+
+fn skip_indent(text: &str, at: usize) -> usize {
+    let mut rest = text.as_bytes().get(at..).unwrap_or_default();
+    while let Some(more) = rest.strip_prefix(b"        ") {
+        rest = more;
+    }
+    text.len() - rest.len() + rest.iter().position(|b| class(*b) & SPACE == 0).unwrap_or(rest.len())
 }
 
 /// The qualified name at `at`: prefix (empty if there is none), local name, and where it ends.
+#[inline]
 pub(super) fn qualified_name(text: &str, at: usize) -> Result<(&str, &str, usize)> {
     let bytes = text.as_bytes().get(at..).unwrap_or_default();
     let len = bytes.iter().position(|b| class(*b) & MORE == 0).unwrap_or(bytes.len());
@@ -78,6 +123,7 @@ pub(super) fn qualified_name(text: &str, at: usize) -> Result<(&str, &str, usize
 }
 
 /// As [`qualified_name`], for one with a prefix or with characters past ASCII.
+#[cold]
 fn unusual_name(text: &str, at: usize) -> Result<(&str, &str, usize)> {
     let bytes = text.as_bytes().get(at..).unwrap_or_default();
     let (mut len, mut colon, mut seen) = (0, None, 0);
@@ -112,19 +158,24 @@ fn unusual_name(text: &str, at: usize) -> Result<(&str, &str, usize)> {
 }
 
 /// The quoted attribute value at `at`, as XML 1.0 §3.3.3 reads it, and where it ends.
+#[inline]
 pub(super) fn quoted_value(text: &str, at: usize) -> Result<(Cow<'_, str>, usize)> {
     let bytes = text.as_bytes();
     let quote = *bytes.get(at).filter(|b| matches!(b, b'"' | b'\'')).ok_or(BAD_ATTRIBUTE)?;
     let from = at + 1;
-    let bytes = bytes.get(from..).unwrap_or_default();
-    let usual = bytes.iter().position(|b| class(*b) & (ODD_VALUE | QUOTE) != 0).unwrap_or(bytes.len());
-    let rest = bytes.get(usual..).unwrap_or_default();
-    let more = rest.iter().position(|b| *b == quote).ok_or(BAD_ATTRIBUTE)?;
-    let end = from + usual + more;
-    let value = text.get(from..end).unwrap_or("");
-    if more == 0 {
-        return Ok((Cow::Borrowed(value), end + 1));
+    let end = from + usual_in_value(bytes.get(from..).unwrap_or_default());
+    if bytes.get(end) == Some(&quote) {
+        return Ok((Cow::Borrowed(text.get(from..end).unwrap_or("")), end + 1));
     }
+    unusual_value(text, from, end, quote)
+}
+
+/// As [`quoted_value`], for one that begins at `from` and in which something unusual stands at `at`.
+#[cold]
+fn unusual_value(text: &str, from: usize, at: usize, quote: u8) -> Result<(Cow<'_, str>, usize)> {
+    let rest = text.as_bytes().get(at..).unwrap_or_default();
+    let end = at + rest.iter().position(|b| *b == quote).ok_or(BAD_ATTRIBUTE)?;
+    let value = text.get(from..end).unwrap_or("");
     if value.contains('<') {
         return Err(xml(StreamCondition::NotWellFormed, "< in an attribute"));
     }
@@ -132,28 +183,17 @@ pub(super) fn quoted_value(text: &str, at: usize) -> Result<(Cow<'_, str>, usize
     Ok((attribute_value(value)?, end + 1))
 }
 
-/// The text at `at` up to the next markup, and where that begins: only what XML allows, with the line ends of
-/// XML 1.0 §2.11.
-pub(super) fn plain_text(text: &str, at: usize) -> Result<(Cow<'_, str>, usize)> {
-    let bytes = text.as_bytes().get(at..).unwrap_or_default();
-    let (mut seen, mut len) = (0, 0);
-    for b in bytes {
-        let class = class(*b);
-        if class & MARKUP != 0 {
-            break;
-        }
-        seen |= class;
-        len += 1;
-    }
-    let end = at + len;
-    let text = text.get(at..end).unwrap_or("");
+/// Text without markup: only what XML allows, with the line ends of XML 1.0 §2.11.
+#[inline]
+pub(super) fn plain_text(text: &str) -> Result<Cow<'_, str>> {
+    let seen = text.bytes().fold(0, |seen, b| seen | class(b));
     if seen & ODD_TEXT == 0 {
-        return Ok((Cow::Borrowed(text), end));
+        return Ok(Cow::Borrowed(text));
     }
     if text.contains("]]>") {
         return Err(xml(StreamCondition::NotWellFormed, "]]> in text"));
     }
-    Ok((cdata(text)?, end))
+    cdata(text)
 }
 
 /// What stands in a CDATA section.

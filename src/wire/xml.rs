@@ -1,9 +1,8 @@
-//! Strict XML for streams: RFC 6120 §11 refusals, byte, depth and attribute caps, and the writer. Read RFC 6120 §11 and
-//! XML 1.0 §2.2, §2.4, §3.1 before touching this file.
+//! Strict XML for streams over quick-xml's tokenizer: RFC 6120 §11 refusals, byte, depth and attribute caps, and the
+//! writer. Read RFC 6120 §11 and XML 1.0 §2.2, §2.4, §3.1 before touching this file.
 //!
-//! Tags and plain text are read here in one pass, because every byte of them has to be checked anyway; a tokenizer below
-//! would look at each of them once more. quick-xml takes apart the other tokens: references, CDATA sections and what
-//! RFC 6120 forbids.
+//! quick-xml says what each token is, where it ends, and that an end tag has the name of its start tag. What it lets
+//! pass is checked here: characters, names, attributes, references, namespaces.
 //!
 //! No tree is built. A codec reads an element and its children in one pass:
 //!
@@ -130,8 +129,7 @@ struct Binding<'a> {
 #[derive(Debug)]
 pub struct Reader<'a> {
     source: &'a str,
-    /// Where the next token begins.
-    at: usize,
+    tokens: quick_xml::Reader<&'a [u8]>,
     limits: XmlLimits,
     tag: Tag<'a>,
     attributes: Vec<Attribute<'a>>,
@@ -142,10 +140,19 @@ pub struct Reader<'a> {
     bindings: Vec<Binding<'a>>,
     /// How many of `bindings` come from outside the element.
     outer_bindings: usize,
-    /// Names of the open elements as they are written; one while inside the root only.
-    open: Vec<&'a str>,
+    /// Open elements; one while inside the root only.
+    depth: usize,
     /// The element just entered was written `<a/>`: its end is still to be reported.
     empty: bool,
+    /// What the end of the input means: an element is open, or this fault was met before.
+    fault: Malformed,
+}
+
+/// Whether white space before markup is text or passed over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Space {
+    Kept,
+    Skipped,
 }
 
 enum Token<'a> {
@@ -184,9 +191,13 @@ impl<'a> Reader<'a> {
         if source.len() > limits.stanza_bytes {
             return Err(xml(StreamCondition::PolicyViolation, "stanza too large"));
         }
+        // quick-xml would pass over it.
+        if source.starts_with('\u{FEFF}') {
+            return Err(xml(StreamCondition::NotWellFormed, "text outside the root"));
+        }
         let mut reader = Self {
             source,
-            at: 0,
+            tokens: tokens_of(source),
             limits: *limits,
             tag: Tag { ns: Name::Plain(""), name: "" },
             attributes: Vec::with_capacity(16),
@@ -194,8 +205,9 @@ impl<'a> Reader<'a> {
             suspicious: false,
             bindings: Vec::with_capacity(8),
             outer_bindings: 0,
-            open: Vec::with_capacity(8),
+            depth: 0,
             empty: false,
+            fault: xml(StreamCondition::NotWellFormed, "ends inside an element"),
         };
         // Namespaces in XML 1.0 §6.2: no default means no namespace.
         reader.outer("", "");
@@ -211,7 +223,7 @@ impl<'a> Reader<'a> {
 
     fn enter(mut self) -> Result<Self> {
         loop {
-            match self.token()? {
+            match self.token(Space::Skipped)? {
                 Token::Start => return Ok(self),
                 Token::Text(t) if t.bytes().all(|b| b.is_ascii_whitespace()) => {}
                 Token::Text(_) | Token::Char(_) | Token::End => {
@@ -275,9 +287,9 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// The first error of `f`, or [`Malformed::Xml`].
     pub fn children(&mut self, mut f: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
-        let here = self.open.len();
+        let here = self.depth;
         loop {
-            match self.token()? {
+            match self.token(Space::Skipped)? {
                 Token::Start => {
                     f(self)?;
                     self.leave(here)?;
@@ -293,10 +305,10 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`Malformed::Xml`].
     pub fn text(&mut self) -> Result<Cow<'a, str>> {
-        let here = self.open.len();
+        let here = self.depth;
         let mut all: Cow<'a, str> = Cow::Borrowed("");
         loop {
-            match self.token()? {
+            match self.token(Space::Kept)? {
                 Token::Start => self.leave(here)?,
                 Token::End => return Ok(all),
                 Token::Text(t) if all.is_empty() => all = t,
@@ -311,7 +323,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`Malformed::Xml`]: skipped elements must be well-formed too.
     pub fn skip(&mut self) -> Result<()> {
-        let outer = self.open.len().saturating_sub(1);
+        let outer = self.depth.saturating_sub(1);
         self.leave(outer)
     }
 
@@ -321,7 +333,7 @@ impl<'a> Reader<'a> {
     /// [`Malformed::Xml`].
     pub fn finish(&mut self) -> Result<()> {
         self.leave(0)?;
-        if skip_space(self.source, self.at) == self.source.len() {
+        if skip_space(self.source, self.position()) == self.source.len() {
             Ok(())
         } else {
             Err(xml(StreamCondition::NotWellFormed, "something follows the root"))
@@ -329,139 +341,119 @@ impl<'a> Reader<'a> {
     }
 
     fn leave(&mut self, depth: usize) -> Result<()> {
-        while self.open.len() > depth {
-            self.token()?;
+        while self.depth > depth {
+            self.token(Space::Skipped)?;
         }
         Ok(())
     }
 
-    fn token(&mut self) -> Result<Token<'a>> {
+    fn token(&mut self, space: Space) -> Result<Token<'a>> {
         if self.empty {
             self.empty = false;
             self.end();
             return Ok(Token::End);
         }
-        let source = self.source;
-        let rest = source.as_bytes().get(self.at..).unwrap_or_default();
-        match rest {
-            [b'<', b'/', ..] => self.end_tag(),
-            [b'<', b'!' | b'?', ..] | [b'&', ..] => self.other(),
-            [b'<', ..] => {
-                let started = self.start_tag();
-                if started.is_err() {
-                    self.unbind();
-                }
-                started
+        self.tokens.config_mut().trim_text_start = space == Space::Skipped;
+        let read = match self.tokens.read_event() {
+            Ok(Event::Start(tag)) => {
+                let content = self.content(tag.len(), ">");
+                self.start_tag(content).map(|()| Token::Start)
             }
-            [_, ..] => {
-                let (text, at) = plain_text(source, self.at)?;
-                self.at = at;
-                Ok(Token::Text(text))
+            Ok(Event::Empty(tag)) => {
+                let content = self.content(tag.len(), "/>");
+                let read = self.start_tag(content);
+                self.empty = read.is_ok();
+                read.map(|()| Token::Start)
             }
-            [] => Err(xml(StreamCondition::NotWellFormed, "ends inside an element")),
-        }
+            Ok(Event::End(_)) => {
+                self.end();
+                return Ok(Token::End);
+            }
+            Ok(Event::Text(text)) => plain_text(self.content(text.len(), "")).map(Token::Text),
+            Ok(Event::CData(text)) => cdata(self.content(text.len(), "]]>")).map(Token::Text),
+            Ok(Event::GeneralRef(name)) => reference(&name).map(Token::Char),
+            // RFC 6120 §11.1: no comments, no processing instructions, no DTD.
+            Ok(Event::Comment(_)) => Err(xml(StreamCondition::RestrictedXml, "comment")),
+            Ok(Event::PI(_)) => Err(xml(StreamCondition::RestrictedXml, "processing instruction")),
+            Ok(Event::DocType(_)) => Err(xml(StreamCondition::RestrictedXml, "document type declaration")),
+            Ok(Event::Decl(_)) => Err(xml(StreamCondition::NotWellFormed, "XML declaration inside the stream")),
+            Ok(Event::Eof) => Err(self.fault.clone()),
+            Err(_) => Err(xml(StreamCondition::NotWellFormed, "not well-formed")),
+        };
+        read.map_err(|fault| self.stop(fault))
     }
 
-    /// The token at `self.at`, which is neither a tag nor text.
-    fn other(&mut self) -> Result<Token<'a>> {
-        let rest = self.source.get(self.at..).unwrap_or("");
-        let mut tokens = quick_xml::Reader::from_str(rest);
-        let event = tokens.read_event().map_err(|_| xml(StreamCondition::NotWellFormed, "not well-formed"))?;
-        let len = usize::try_from(tokens.buffer_position()).unwrap_or(usize::MAX);
-        let raw = rest.get(..len).unwrap_or("");
-        let token = match event {
-            Event::CData(_) => {
-                let text = raw.strip_prefix("<![CDATA[").and_then(|r| r.strip_suffix("]]>")).unwrap_or("");
-                Token::Text(cdata(text)?)
-            }
-            Event::GeneralRef(_) => {
-                let name = raw.strip_prefix('&').and_then(|r| r.strip_suffix(';')).unwrap_or("");
-                Token::Char(reference(name)?)
-            }
-            // RFC 6120 §11.1: no comments, no processing instructions, no DTD.
-            Event::Comment(_) => return Err(xml(StreamCondition::RestrictedXml, "comment")),
-            Event::PI(_) => return Err(xml(StreamCondition::RestrictedXml, "processing instruction")),
-            Event::DocType(_) => return Err(xml(StreamCondition::RestrictedXml, "document type declaration")),
-            Event::Decl(_) => return Err(xml(StreamCondition::NotWellFormed, "XML declaration inside the stream")),
-            Event::Start(_) | Event::Empty(_) | Event::End(_) | Event::Text(_) | Event::Eof => {
-                return Err(xml(StreamCondition::NotWellFormed, "not well-formed"));
-            }
+    /// Whoever goes on after a fault finds nothing but a fault.
+    #[cold]
+    fn stop(&mut self, fault: Malformed) -> Malformed {
+        self.tokens = quick_xml::Reader::from_str("");
+        self.fault = if let Malformed::Xml { condition: StreamCondition::BadNamespacePrefix, detail } = fault {
+            // RFC 6120 §11.3: the element as a whole is then not namespace-well-formed.
+            xml(StreamCondition::NotWellFormed, detail)
+        } else {
+            fault.clone()
         };
-        self.at = self.at.saturating_add(len);
-        Ok(token)
+        self.unbind();
+        fault
+    }
+
+    /// Where the next token begins.
+    fn position(&self) -> usize {
+        self.source.len().saturating_sub(self.tokens.get_ref().len())
+    }
+
+    /// The token just read, `len` bytes before `closing`: an event gives its text for less long than `'a`.
+    fn content(&self, len: usize, closing: &str) -> &'a str {
+        let end = self.position().saturating_sub(closing.len());
+        self.source.get(end.saturating_sub(len)..end).unwrap_or("")
     }
 
     /// Leaves the innermost element.
     fn end(&mut self) {
-        self.open.pop();
+        self.depth = self.depth.saturating_sub(1);
         self.unbind();
     }
 
     /// Forgets the declarations of elements that are not open.
     fn unbind(&mut self) {
-        while self.bindings.last().is_some_and(|b| b.depth > self.open.len()) {
+        while self.bindings.last().is_some_and(|b| b.depth > self.depth) {
             self.bindings.pop();
         }
     }
 
-    /// XML 1.0 §3.1: the name is that of the start tag, then only white space.
-    fn end_tag(&mut self) -> Result<Token<'a>> {
-        const MISMATCH: Malformed = xml(StreamCondition::NotWellFormed, "end tag of another element");
-        let rest = self.source.as_bytes().get(self.at..).unwrap_or_default();
-        let name = self.open.last().ok_or(MISMATCH)?;
-        let named = rest.get(2..).and_then(|r| r.strip_prefix(name.as_bytes())).is_some();
-        let close = skip_space(self.source, self.at + 2 + name.len());
-        if !named || self.source.as_bytes().get(close) != Some(&b'>') {
-            return Err(MISMATCH);
-        }
-        self.at = close + 1;
-        self.end();
-        Ok(Token::End)
-    }
-
-    fn start_tag(&mut self) -> Result<Token<'a>> {
-        if self.open.len() >= self.limits.depth {
+    fn start_tag(&mut self, tag: &'a str) -> Result<()> {
+        if self.depth >= self.limits.depth {
             return Err(xml(StreamCondition::PolicyViolation, "nested too deep"));
         }
-        let (source, from) = (self.source, self.at + 1);
         self.attributes.clear();
         (self.traits, self.suspicious) = (0, false);
-        let (prefix, local, mut at) = qualified_name(source, from)?;
-        let name = source.get(from..at).unwrap_or("");
-        loop {
-            let next = skip_space(source, at);
-            match source.as_bytes().get(next..).unwrap_or_default() {
-                [b'>', ..] => {
-                    at = next + 1;
-                    break;
-                }
-                [b'/', b'>', ..] => {
-                    self.empty = true;
-                    at = next + 2;
-                    break;
-                }
-                [] => return Err(xml(StreamCondition::NotWellFormed, "ends inside a tag")),
-                _ if next == at => return Err(xml(StreamCondition::NotWellFormed, "no space before an attribute")),
-                _ => at = self.attribute(next)?,
+        let (prefix, local, mut at) = qualified_name(tag, 0)?;
+        while at < tag.len() {
+            let next = skip_space(tag, at);
+            if next == tag.len() {
+                break;
             }
+            if next == at {
+                return Err(xml(StreamCondition::NotWellFormed, "no space before an attribute"));
+            }
+            at = self.attribute(tag, next)?;
         }
         if self.suspicious {
             self.check_attributes()?;
         }
         self.tag = Tag { ns: self.lookup(prefix)?.uri.clone(), name: local };
-        self.open.push(name);
-        self.at = at;
-        Ok(Token::Start)
+        self.depth += 1;
+        Ok(())
     }
 
-    /// Reads the attribute at `at` and says where it ends.
-    fn attribute(&mut self, at: usize) -> Result<usize> {
-        let (prefix, name, at) = qualified_name(self.source, at)?;
-        let at = skip_space(self.source, at);
-        if self.source.as_bytes().get(at) != Some(&b'=') {
+    /// Reads the attribute at `at` of a tag and says where it ends.
+    fn attribute(&mut self, tag: &'a str, at: usize) -> Result<usize> {
+        let (prefix, name, at) = qualified_name(tag, at)?;
+        let at = skip_space(tag, at);
+        if tag.as_bytes().get(at) != Some(&b'=') {
             return Err(xml(StreamCondition::NotWellFormed, "attribute without a value"));
         }
-        let (value, at) = quoted_value(self.source, skip_space(self.source, at + 1))?;
+        let (value, at) = quoted_value(tag, skip_space(tag, at + 1))?;
         if prefix == "xmlns" || (prefix.is_empty() && name == "xmlns") {
             let bound = if prefix.is_empty() { "" } else { name };
             self.bind(bound, value)?;
@@ -488,7 +480,7 @@ impl<'a> Reader<'a> {
             return Err(BAD);
         }
         // That of the element whose tag is being read.
-        let depth = self.open.len() + 1;
+        let depth = self.depth + 1;
         if self.bindings.iter().any(|b| b.depth == depth && b.prefix == prefix) {
             return Err(BAD);
         }
@@ -529,6 +521,16 @@ impl<'a> Reader<'a> {
         }
         Ok(())
     }
+}
+
+/// quick-xml notes the names of the open elements in a `String`, which would grow name by name. An element whose name is
+/// as long as those of a session-initiate together leaves it with room for them.
+fn tokens_of(source: &str) -> quick_xml::Reader<&[u8]> {
+    const ROOM: &str = "<iqjinglecontentdescriptionpayload-type></iqjinglecontentdescriptionpayload-type>";
+    let mut tokens = quick_xml::Reader::from_str(ROOM);
+    let (_start, _end) = (tokens.read_event(), tokens.read_event());
+    *tokens.get_mut() = source.as_bytes();
+    tokens
 }
 
 /// One of 64 bits, the same for the same name.
@@ -848,6 +850,8 @@ mod tests {
     #[test]
     fn text_and_attributes_read_as_xml_says() {
         assert_eq!(text_of("<a>x&amp;&#x41;<![CDATA[<&>]]>\r\ny\rz<b>no</b>&#13;</a>"), "x&A<&>\ny\nz\r");
+        // White space is passed over between elements only.
+        assert_eq!(text_of("<a> \n<b> </b> x <c/>\t</a>"), " \n x \t");
         assert_eq!(attr_of("<a x='1\r\n2\t3&#10;&lt;&#x1D11E;'/>"), "1 2 3\n<𝄞");
         assert_eq!(attr_of("<a p:x='no' x = \"y'\" xmlns:p='u'/>"), "y'");
     }
@@ -858,6 +862,16 @@ mod tests {
         let fault = r.children(|r| r.children(|r| r.need("c", "x").map(|_| ())));
         assert_eq!(fault, Err(Malformed::MissingAttribute { element: "c", attribute: "x" }));
         assert_eq!(r.finish(), Ok(()));
+    }
+
+    #[test]
+    fn after_a_breach_of_xml_there_is_nothing_but_that_breach() {
+        for text in ["<a>]]><b/></a>", "<a>&x;</a>", "<a><!--c--></a>", "<a><b x='1' x='2'/></a>", "<a><b></a></a>"] {
+            let mut r = Reader::new(text, ns::CLIENT, &XmlLimits::default()).unwrap();
+            let fault = r.skip().unwrap_err();
+            assert_eq!(r.text().unwrap_err(), fault, "{text}");
+            assert_eq!(r.finish().unwrap_err(), fault, "{text}");
+        }
     }
 
     #[test]
