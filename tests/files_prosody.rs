@@ -390,11 +390,10 @@ fn each_way_that_fails_is_followed_by_the_next() {
     let turn = &sea.turn;
     // The ferries of both, the ways that may be used, and what carries the file in the end.
     type Case<'a> = (&'a str, Vec<&'a Arc<Ferry>>, &'a str, &'a str);
-    let cases: [Case<'_>; 5] = [
+    let cases: [Case<'_>; 4] = [
         ("the servers' proxies only", vec![pa, pb], "s5b", "s5b-proxy"),
         ("nothing direct, by itself", vec![pa, pb], "auto", "s5b-proxy"),
         ("a relay but no TCP", vec![turn], "auto", "datachannel"),
-        ("a relay only", vec![turn], "datachannel", "datachannel"),
         ("the servers only", vec![], "auto", "ibb"),
     ];
     for (what, more, transport, way) in cases {
