@@ -175,9 +175,7 @@ fn what_fails_over_socks5_goes_in_band() {
         let done = two.gives("auto", json!({ "bad": bad }), "ibb");
         assert!(!done.all("fallback").is_empty(), "{done:#?}");
     }
-    for claim in [json!(["claim-proxy", "proxy-only", "no-candidates"])] {
-        two.gives("auto", json!({ "bad": claim }), "ibb");
-    }
+    two.gives("auto", json!({ "bad": ["claim-proxy", "proxy-only", "no-candidates"] }), "ibb");
     // They send, so they replace, and we accept.
     let (mut receiver, jid) = two.online(two.receiver());
     for bad in [
