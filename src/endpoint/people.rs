@@ -2,7 +2,7 @@
 //! requests by which it learns them. Read RFC 6121 §3, XEP-0115 §6 and XEP-0215 §3 before touching this file.
 
 use super::file_event::{FileId, TransferId, WayKind};
-use super::transfers::features;
+use super::transfer::features;
 use super::{Account, NamedServer};
 use crate::config::Secret;
 use crate::transport::gather::{IceServer, IceServerKind};

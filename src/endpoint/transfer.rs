@@ -1,19 +1,22 @@
 //! One session of files: where it stands, and where each file of it does. Read XEP-0234 §6 and XEP-0260 §2.4 before
 //! touching this file.
 
+use super::call::{reason_kind, refusal_kind};
 use super::event::{EndKind, Party};
 use super::file_event::{FileId, TransferId, Way, WayKind};
+use crate::fault::ReasonCondition;
 use crate::file::Carried;
 use crate::jingle::content::ContentKey;
-use crate::jingle::session::Role;
+use crate::jingle::session::{End, EndedBy, Role};
 use crate::jingle::sessions::SessionId;
 use crate::transport::ibb::IbbStream;
 use crate::transport::leg::{ChannelId, Leg};
 use crate::transport::s5b::{S5b, StreamId};
 use crate::wire::candidate::{Candidate, IbbTransport, Transport};
-use crate::wire::description::{FileDescription, FileHash};
+use crate::wire::description::{FileDescription, FileErrorCondition, FileHash};
 use crate::wire::jid::Jid;
-use crate::wire::jingle::{Content, Senders, Sid};
+use crate::wire::jingle::{Content, Creator, Senders, Sid};
+use crate::wire::ns;
 use std::time::Instant;
 
 /// Where a session of files stands.
@@ -379,6 +382,75 @@ pub(super) fn file_of(content: &Content) -> Option<&FileDescription> {
     match &content.description {
         Some(Description::File(file)) => Some(file),
         Some(Description::Rtp(_) | Description::Unknown { .. }) | None => None,
+    }
+}
+
+/// True if the bytes of a file go in stanzas, and so need the signalling.
+pub(super) fn is_in_band(file: &File) -> bool {
+    matches!(file.way, Some(Carriage::Ibb { .. }))
+}
+
+/// Whether the side in `role` sends the file of a content; `None` if it is no file or names no sender (J234-02, J234-03).
+pub(super) fn offered_by(content: &Content, role: Role) -> Option<bool> {
+    file_of(content)?;
+    let senders = content.senders.unwrap_or(Senders::Both);
+    // J234-03, but browsers' data channels go both ways and so they say: who adds such a file offers it.
+    if senders == Senders::Both && matches!(content.transport, Some(Transport::Ice(_))) {
+        let adder = match content.creator {
+            Creator::Initiator => Role::Initiator,
+            Creator::Responder => Role::Responder,
+        };
+        return Some(role == adder);
+    }
+    sends(senders, role)
+}
+
+/// What an answer says of a file over what was known.
+pub(super) fn complete(known: &mut FileDescription, news: &FileDescription) {
+    known.size = known.size.or(news.size);
+    if news.name.is_some() {
+        known.name.clone_from(&news.name);
+    }
+    if !news.hashes.is_empty() {
+        known.hashes.clone_from(&news.hashes);
+    }
+    known.hash_used = known.hash_used.or(news.hash_used);
+    if known.date.is_none() {
+        known.date.clone_from(&news.date);
+    }
+}
+
+/// The receiver takes no file of this size (J234-17).
+pub(super) fn is_too_large(detail: Option<&(String, String)>) -> bool {
+    detail.is_some_and(|(ns, name)| ns == ns::FILE_ERRORS && name == FileErrorCondition::FileTooLarge.as_str())
+}
+
+/// The class of the end of a session of files.
+pub(super) fn ended_kind(transfer: &Transfer, end: &End) -> EndKind {
+    match end.by {
+        EndedBy::Refused(condition) => refusal_kind(condition),
+        EndedBy::TieBreak => EndKind::Cancelled,
+        EndedBy::Timeout if transfer.stage == Stage::Active => EndKind::SignallingLost,
+        EndedBy::Timeout => EndKind::NoAnswer,
+        // A success that leaves files undone is none.
+        EndedBy::Local | EndedBy::Remote if end.reason == ReasonCondition::Success => EndKind::Failed,
+        EndedBy::Local | EndedBy::Remote if is_too_large(end.detail.as_ref()) => EndKind::Limit,
+        // XEP-0234 §9: the file is missing or forbidden, or its hash is wrong.
+        EndedBy::Local | EndedBy::Remote
+            if matches!(end.reason, ReasonCondition::MediaError | ReasonCondition::FailedApplication) =>
+        {
+            EndKind::File
+        }
+        EndedBy::Local | EndedBy::Remote => reason_kind(end.reason),
+    }
+}
+
+/// Namespaces of what a device must know for a way.
+pub(super) const fn features(way: WayKind) -> &'static [&'static str] {
+    match way {
+        WayKind::S5b => &[ns::S5B],
+        WayKind::DataChannel => &[ns::ICE_UDP, ns::SCTP_MAP],
+        WayKind::Ibb => &[ns::IBB_TRANSPORT],
     }
 }
 

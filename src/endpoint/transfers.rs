@@ -1,22 +1,23 @@
 //! How sessions of files begin and end: devices found, offers made, taken and declined, the peer's words followed.
 //! Read XEP-0234 §4, §6 and §8 before touching this file.
 
-use super::call::{reason_kind, refusal_kind};
+use super::call::reason_kind;
 use super::event::{EndKind, Ended, Event, Party};
 use super::file_event::{FileEvent, FileId, FileOutput, OfferedFile, TransferId, WayKind};
 use super::people::{Reach, Request};
-use super::transfer::{self, File, FileStage, Purpose, Stage, Transfer, attempts, file_of, sends};
+use super::transfer::{
+    File, FileStage, Purpose, Stage, Transfer, attempts, complete, ended_kind, file_of, is_in_band, is_too_large,
+    offered_by,
+};
 use super::{Endpoint, Output};
 use crate::fault::ReasonCondition;
 use crate::file::Verdict;
 use crate::jingle::content::ContentKey;
 use crate::jingle::session::{End, EndedBy, Role, SessionEvent};
 use crate::jingle::sessions::SessionId;
-use crate::wire::candidate::Transport;
-use crate::wire::description::{Description, FileDescription, FileErrorCondition, FileRange, Info};
+use crate::wire::description::{Description, FileRange, Info};
 use crate::wire::jid::Jid;
 use crate::wire::jingle::{Content, Creator, Reason, Senders};
-use crate::wire::ns;
 use crate::wire::stanza::{IqKind, IqPayload};
 use std::time::{Duration, Instant};
 
@@ -445,7 +446,7 @@ impl Endpoint {
 
 // What the peer says.
 impl Endpoint {
-    /// True if the event belongs to a session of files.
+    /// What became of a session of files.
     pub(super) fn handle_file_session(&mut self, now: Instant, session: SessionId, event: SessionEvent) {
         let Some(id) = self.file_sessions.get(&session).copied() else { return };
         match event {
@@ -730,7 +731,7 @@ impl Endpoint {
         let lost: Vec<TransferId> = self
             .transfers
             .values()
-            .filter(|t| !t.files.iter().any(|f| matches!(f.stage, FileStage::Carrying) && in_band(f).is_none()))
+            .filter(|t| !t.files.iter().any(|f| matches!(f.stage, FileStage::Carrying) && !is_in_band(f)))
             .map(|t| t.id)
             .collect();
         for id in lost {
@@ -763,73 +764,5 @@ impl Endpoint {
             let wait = if transfer.files.len() > 1 { Duration::ZERO } else { LAST_WORD };
             self.last_words.insert(id, now + wait);
         }
-    }
-}
-
-/// The in-band stream of a file, whose bytes need the signalling.
-fn in_band(file: &File) -> Option<()> {
-    matches!(file.way, Some(transfer::Carriage::Ibb { .. })).then_some(())
-}
-
-/// Whether the side in `role` sends the file of a content; `None` if it is no file or names no sender (J234-02, J234-03).
-fn offered_by(content: &Content, role: Role) -> Option<bool> {
-    file_of(content)?;
-    let senders = content.senders.unwrap_or(Senders::Both);
-    // J234-03, but browsers' data channels go both ways and so they say: who adds such a file offers it.
-    if senders == Senders::Both && matches!(content.transport, Some(Transport::Ice(_))) {
-        let adder = match content.creator {
-            Creator::Initiator => Role::Initiator,
-            Creator::Responder => Role::Responder,
-        };
-        return Some(role == adder);
-    }
-    sends(senders, role)
-}
-
-/// What an answer says of a file over what was known.
-fn complete(known: &mut FileDescription, news: &FileDescription) {
-    known.size = known.size.or(news.size);
-    if news.name.is_some() {
-        known.name.clone_from(&news.name);
-    }
-    if !news.hashes.is_empty() {
-        known.hashes.clone_from(&news.hashes);
-    }
-    known.hash_used = known.hash_used.or(news.hash_used);
-    if known.date.is_none() {
-        known.date.clone_from(&news.date);
-    }
-}
-
-/// The receiver takes no file of this size (J234-17).
-fn is_too_large(detail: Option<&(String, String)>) -> bool {
-    detail.is_some_and(|(ns, name)| ns == ns::FILE_ERRORS && name == FileErrorCondition::FileTooLarge.as_str())
-}
-
-fn ended_kind(transfer: &Transfer, end: &End) -> EndKind {
-    match end.by {
-        EndedBy::Refused(condition) => refusal_kind(condition),
-        EndedBy::TieBreak => EndKind::Cancelled,
-        EndedBy::Timeout if transfer.stage == Stage::Active => EndKind::SignallingLost,
-        EndedBy::Timeout => EndKind::NoAnswer,
-        // A success that leaves files undone is none.
-        EndedBy::Local | EndedBy::Remote if end.reason == ReasonCondition::Success => EndKind::Failed,
-        EndedBy::Local | EndedBy::Remote if is_too_large(end.detail.as_ref()) => EndKind::Limit,
-        // XEP-0234 §9: the file is missing or forbidden, or its hash is wrong.
-        EndedBy::Local | EndedBy::Remote
-            if matches!(end.reason, ReasonCondition::MediaError | ReasonCondition::FailedApplication) =>
-        {
-            EndKind::File
-        }
-        EndedBy::Local | EndedBy::Remote => reason_kind(end.reason),
-    }
-}
-
-/// Namespaces of what a device must know for a way.
-pub(super) const fn features(way: WayKind) -> &'static [&'static str] {
-    match way {
-        WayKind::S5b => &[ns::S5B],
-        WayKind::DataChannel => &[ns::ICE_UDP, ns::SCTP_MAP],
-        WayKind::Ibb => &[ns::IBB_TRANSPORT],
     }
 }
