@@ -8,7 +8,7 @@
 //! | 0 | [`fault`], [`config`] | fault kinds and the one answer table; every knob and cap |
 //! | 1 | [`wire`] | bytes and text to values and back |
 //! | 2 | [`xmpp`], [`transport`], [`media`] | the signalling connection; how payload travels; RTP frames to sound and back |
-//! | 3 | [`jingle`], [`file`] | sessions, contents, invitations: signalling only; sizes, ranges, hashes, names of files |
+//! | 3 | [`jingle`], [`sip`], [`file`] | sessions, contents, invitations: signalling only; the SIP user agent; sizes, ranges, hashes, names of files |
 //! | 5 | [`endpoint`] | the sans-IO engine, which joins a session and its legs, streams and files |
 //! | 6 | `io`, [`error`] | the only place with a clock, sockets, tasks, DNS, sound, files; the public error |
 //! | 7 | `client` | the async API applications use |
@@ -180,6 +180,7 @@ pub mod wire {
     pub mod rtcp;
     pub mod rtp;
     pub mod services;
+    pub mod sip;
     pub mod stanza;
     pub mod stream;
     pub mod time;
@@ -251,6 +252,11 @@ pub mod jingle {
     pub mod session;
     pub mod sessions;
     mod state;
+}
+
+/// Row 3: the SIP user agent: transactions, dialogs, sessions, registrations: signalling only.
+pub mod sip {
+    pub mod exchange;
 }
 
 // Row 3
