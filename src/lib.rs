@@ -257,6 +257,8 @@ pub mod jingle {
 /// Row 3: the SIP user agent: transactions, dialogs, sessions, registrations: signalling only.
 pub mod sip {
     pub mod exchange;
+    pub mod flow;
+    pub mod locate;
 }
 
 // Row 3
