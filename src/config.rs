@@ -246,3 +246,68 @@ impl Default for BytestreamLimits {
         }
     }
 }
+
+/// Timers of SIP transactions, RFC 3261 table 4. The others follow from these three: A, E and G start at T1 and double;
+/// B, F, H, L and M are 64·T1; D and J are 64·T1 on UDP; I and K are T4 on UDP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SipTimers {
+    /// Estimate of the round trip.
+    pub t1: Duration,
+    /// Longest interval between repetitions of a non-INVITE request or of the answer to an INVITE.
+    pub t2: Duration,
+    /// How long a message may stay in the network.
+    pub t4: Duration,
+    /// An INVITE that has no answer of its user after so long is answered 100 (RFC 3261 §17.2.1).
+    pub trying: Duration,
+}
+
+impl Default for SipTimers {
+    fn default() -> Self {
+        Self {
+            t1: Duration::from_millis(500),
+            t2: Duration::from_secs(4),
+            t4: Duration::from_secs(5),
+            trying: Duration::from_millis(200),
+        }
+    }
+}
+
+/// Caps on SIP transactions; 503 with Retry-After past those of requests that come in (threat: INVITE flood).
+///
+/// A transaction is open until it is answered with success: floods consist of open ones, while those of calls that were
+/// answered cost little and end by themselves 32 s later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SipLimits {
+    /// Open ones of one address; a PBX with so many calls ringing here at once needs a higher cap. Requests inside dialogs
+    /// have the same number for themselves, so that a flood does not end the calls that stand.
+    pub open_per_source: usize,
+    /// Open ones of everybody, half of them for requests inside dialogs.
+    pub open: usize,
+    /// All that a peer began, about 1 kB each: 1 000 calls a second leave 64 000 behind (INVITE and BYE, 32 s).
+    pub incoming: usize,
+    /// All that we began; our users' requests past it fail.
+    pub outgoing: usize,
+    /// What the answer 503 says, in seconds: open transactions are gone after 32 s.
+    pub retry_after_s: u32,
+    /// Times that one request is sent again with other credentials: two realms, each with a stale nonce.
+    pub challenges: u32,
+    /// Targets that one request is tried at, one after the other.
+    pub targets: usize,
+    /// Size past which a request does not go by UDP (RFC 3261 §18.1.1).
+    pub datagram_bytes: usize,
+}
+
+impl Default for SipLimits {
+    fn default() -> Self {
+        Self {
+            open_per_source: 256,
+            open: 4096,
+            incoming: 131_072,
+            outgoing: 131_072,
+            retry_after_s: 32,
+            challenges: 4,
+            targets: 8,
+            datagram_bytes: 1300,
+        }
+    }
+}

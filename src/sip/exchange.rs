@@ -4,6 +4,10 @@
 use crate::wire::sip::{Request, Response, Tag};
 use std::net::SocketAddr;
 
+/// Host of a Contact of ours whose address nobody knows before its flow is open: the carrier writes the flow's own
+/// address, port and transport over it, and turns it back in answers to REGISTER (RFC 2606 §2 keeps the name free).
+pub const LOCAL_HOST: &str = "local.invalid";
+
 /// Whose request it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Owner {
@@ -64,7 +68,8 @@ pub struct Origin {
 #[derive(Debug)]
 pub enum Wish {
     /// Send a request. The carrier adds the Via, and credentials where it is challenged (then `CSeq` goes up by one).
-    /// Contact and User-Agent are the owner's.
+    /// Contact ([`LOCAL_HOST`] for our own address) and User-Agent are the owner's. Route is the route set as it is and the
+    /// Request-URI the remote target; what a strict router needs (RFC 3261 §12.2.1.1) is the carrier's business.
     Request {
         /// Its name.
         id: RequestId,
@@ -81,7 +86,8 @@ pub enum Wish {
         headers: Vec<crate::wire::sip::Header>,
     },
     /// Answer a request. Via, From, To, Call-ID and CSeq are copied from it by the carrier; where `to_tag` is set it is
-    /// added to To (RFC 3261 §8.2.6.2).
+    /// added to To (RFC 3261 §8.2.6.2). The owner repeats what needs to be: a 2xx to INVITE until its ACK (§13.3.1.4), a
+    /// reliable provisional response until its PRACK (RFC 3262 §3). 100 is sent by the carrier.
     Response {
         /// The request.
         id: ServerId,
@@ -147,6 +153,10 @@ pub enum Failure {
     /// Challenged, and there are no credentials for that realm, or they were refused.
     #[error("not authorized for {0}")]
     Unauthorized(String),
+    /// An INVITE was given up before anybody heard of it, or had no final answer 64·T1 after its CANCEL (RFC 3261 §9.1):
+    /// as if 487.
+    #[error("cancelled")]
+    Cancelled,
     /// Our own bound on transactions.
     #[error("too many requests at once")]
     Full,
