@@ -1,7 +1,7 @@
 //! What passes between the users of requests (sessions, registrations, subscriptions) and `sip/carrier`, which finds the
 //! next hop, runs the transactions, answers challenges and fails over. Read RFC 3261 §5 and §8 before touching this file.
 
-use crate::wire::sip::{Request, Response, Tag};
+use crate::wire::sip::{Reason, Request, Response, SipUri, Tag};
 use std::net::SocketAddr;
 
 /// Host of a Contact of ours whose address nobody knows before its flow is open: the carrier writes the flow's own
@@ -85,6 +85,14 @@ pub enum Wish {
         /// `Reason` and the like.
         headers: Vec<crate::wire::sip::Header>,
     },
+    /// Find out how a request to this URI would travel, and open the flow, without sending anything: its addresses are
+    /// wanted before there is an offer.
+    Way {
+        /// Its name; used up by the answer.
+        id: RequestId,
+        /// Request-URI.
+        uri: Box<SipUri>,
+    },
     /// Answer a request. Via, From, To, Call-ID and CSeq are copied from it by the carrier; where `to_tag` is set it is
     /// added to To (RFC 3261 §8.2.6.2). The owner repeats what needs to be: a 2xx to INVITE until its ACK (§13.3.1.4), a
     /// reliable provisional response until its PRACK (RFC 3262 §3). 100 is sent by the carrier.
@@ -115,7 +123,12 @@ pub enum Heard {
     /// The ACK of a failure response came, or will never come: the server transaction is over.
     Confirmed(ServerId),
     /// The peer gave up his INVITE. The CANCEL is answered already; the INVITE awaits its 487 (RFC 3261 §9.2).
-    Cancelled(ServerId),
+    Cancelled {
+        /// The INVITE.
+        id: ServerId,
+        /// Those of the CANCEL: another telephone answered, and the like (RFC 3326).
+        reasons: Vec<Reason>,
+    },
     /// A response to a request of ours: each provisional one but 100, each 2xx to INVITE however often it comes, and one
     /// other final. Challenges, redirects to another target of the same name and 503 fail-over are used up below.
     Response {
@@ -126,6 +139,23 @@ pub enum Heard {
         /// `CSeq` number it was sent with in the end.
         cseq: u32,
     },
+    /// Answer to [`Wish::Way`].
+    Way {
+        /// As given.
+        id: RequestId,
+        /// How a request would travel.
+        transport: Transport,
+        /// From which address of ours.
+        local: SocketAddr,
+    },
+    /// The way that this owner's last answered request went is not there any more, or is another one: what was told to the
+    /// server by it (a Contact) is to be told again (RFC 5626 §4.4.1). Only registrations and events hear of it.
+    FlowChanged {
+        /// Whose.
+        owner: Owner,
+        /// What happened.
+        why: FlowChange,
+    },
     /// No answer at all.
     Failed {
         /// The request.
@@ -133,6 +163,15 @@ pub enum Heard {
         /// Why.
         why: Failure,
     },
+}
+
+/// What happened to a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlowChange {
+    /// It is closed.
+    Lost,
+    /// Its public address is another one than our Contact named.
+    Moved,
 }
 
 /// Why a request has no answer.
