@@ -138,6 +138,8 @@ pub enum Heard {
         response: Box<Response>,
         /// `CSeq` number it was sent with in the end.
         cseq: u32,
+        /// Where the response came from.
+        origin: Origin,
     },
     /// Answer to [`Wish::Way`].
     Way {
@@ -147,6 +149,8 @@ pub enum Heard {
         transport: Transport,
         /// From which address of ours.
         local: SocketAddr,
+        /// To which address.
+        remote: SocketAddr,
     },
     /// The way that this owner's last answered request went is not there any more, or is another one: what was told to the
     /// server by it (a Contact) is to be told again (RFC 5626 §4.4.1). Only registrations and events hear of it.
