@@ -214,9 +214,11 @@ pub mod transport {
     pub mod leg;
     pub mod leg_config;
     pub mod path;
+    pub mod plain;
     mod protection;
     pub mod rtcp;
     pub mod s5b;
+    pub mod sdes;
     mod seed;
     pub mod socks5;
     pub mod srtp;

@@ -185,12 +185,12 @@ fn a_plain_leg_carries_rtp_with_sdes_keys_or_none() {
     let sdes = |profile: SrtpProfile, flip: bool| {
         let half = |n: u8| (vec![n; profile.key_len()], vec![n + 1; profile.salt_len()]);
         let (local, remote) = if flip { (half(3), half(9)) } else { (half(9), half(3)) };
-        Protection::Sdes(Box::new(SdesKeys { profile, local, remote }))
+        Protection::Sdes(Some(Box::new(SdesKeys { profile, local, remote })))
     };
     for profile in SrtpProfile::ALL.into_iter().map(Some).chain([None]) {
         let mut net = Net::unsignalled(&Options {
             configure: |_, config| {
-                config.carrier = Carrier::Plain;
+                config.carrier = Carrier::Plain { lab: true };
                 config.protection = Protection::None;
             },
             ..Options::default()
@@ -198,7 +198,7 @@ fn a_plain_leg_carries_rtp_with_sdes_keys_or_none() {
         if let Some(profile) = profile {
             for index in 0..2 {
                 let mut config = offhook::transport::leg::LegConfig::new(index == 0, net::identity());
-                config.carrier = Carrier::Plain;
+                config.carrier = Carrier::Plain { lab: true };
                 config.protection = sdes(profile, index == 0);
                 let now = net.now;
                 let addr = net.peers[index].addr;

@@ -2,6 +2,7 @@
 //! Read RFC 8445, RFC 5763 §5, RFC 7983 §7 and XEP-0320 §3 before touching this file.
 
 mod data;
+mod plain;
 mod signalled;
 
 use crate::transport::data_channel::DataChannels;
@@ -13,12 +14,14 @@ pub use crate::transport::leg_config::{
     LegTimers, Protection, Received, SdesKeys,
 };
 use crate::transport::path::{Path, Route, Transmit};
+use crate::transport::plain::PlainPath;
 use crate::transport::protection::Security;
 use crate::transport::rtcp::{RtcpEvent, RtcpSession};
 use crate::transport::seed::Seed;
 use crate::wire::candidate::{Candidate, CandidateKind, Fingerprint, IceCreds, Setup};
 use crate::wire::rtp::{MediaTime, RtpHeader, SeqNo, Ssrc};
 use crate::wire::xml::Text;
+use plain::plain_kinds;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 use std::collections::VecDeque;
@@ -51,7 +54,7 @@ enum Phase {
 #[derive(Debug)]
 enum Way {
     Ice { ice: Box<Ice>, gatherer: Box<Gatherer> },
-    Plain { remote: Option<SocketAddr> },
+    Plain(Box<PlainPath>),
 }
 
 /// One media path to one peer. Sans-IO: give it datagrams and time, then drain transmits and events until `None`.
@@ -114,7 +117,7 @@ impl Leg {
                 let policy = GatherPolicy { relay_only: *relay_only, lab: *lab, ..GatherPolicy::default() };
                 Way::Ice { ice, gatherer: Box::new(Gatherer::new(fork, servers.clone(), policy)) }
             }
-            Carrier::Plain => Way::Plain { remote: None },
+            Carrier::Plain { .. } => Way::Plain(Box::default()),
         };
         let security = Security::new(&config.protection);
         rng.fill_bytes(&mut fork);
@@ -152,7 +155,7 @@ impl Leg {
     pub fn local_credentials(&self) -> IceCreds {
         match &self.way {
             Way::Ice { ice, .. } => ice.local_creds(),
-            Way::Plain { .. } => IceCreds { ufrag: Text::default(), pwd: Text::default() },
+            Way::Plain(_) => IceCreds { ufrag: Text::default(), pwd: Text::default() },
         }
     }
 
@@ -197,6 +200,7 @@ impl Leg {
     }
 
     /// The sockets that the shell has bound for this leg: gathering starts. May be called again after a network change.
+    /// Without ICE the first one is for RTP, the second one for RTCP where that has a port of its own.
     pub fn handle_sockets(&mut self, now: Instant, bound: &[SocketAddr]) {
         for addr in bound {
             if !self.sockets.contains(addr) {
@@ -221,7 +225,7 @@ impl Leg {
     ) -> Option<Received<'b>> {
         let mut path = Path { local, remote: source };
         // Nearly every datagram is a packet of payload on the path in use.
-        if matches!(self.in_use, Some((in_use, true)) if in_use == path) {
+        if matches!(self.in_use, Some((in_use, true)) if in_use == path) && self.is_proven() {
             match datagram.first() {
                 Some(128..=191) => return self.handle_payload(now, datagram),
                 Some(&APPLICATION_DATA) if self.data.is_some() => {
@@ -230,6 +234,9 @@ impl Leg {
                 }
                 Some(_) | None => {}
             }
+        }
+        if matches!(self.way, Way::Plain(_)) {
+            return self.handle_plain(now, path, datagram);
         }
         let mut inner: Range<usize> = 0..datagram.len();
         if let Way::Ice { gatherer, .. } = &mut self.way {
@@ -412,7 +419,7 @@ impl Leg {
         let path = self.path();
         let (kinds, rtt) = match &self.way {
             Way::Ice { ice, .. } => (path.map(|path| ice.kinds(path)), ice.rtt()),
-            Way::Plain { .. } => (path.map(|_| (CandidateKind::Host, CandidateKind::Host)), None),
+            Way::Plain(plain) => (path.map(|path| plain_kinds(plain, path)), None),
         };
         LegStats { rtcp: self.rtcp.stats(now), kinds, path, rtt, dropped_datagrams: self.dropped }
     }
@@ -420,14 +427,14 @@ impl Leg {
     fn path(&self) -> Option<Path> {
         match &self.way {
             Way::Ice { ice, .. } => ice.path(),
-            Way::Plain { remote } => Some(Path { local: *self.sockets.first()?, remote: (*remote)? }),
+            Way::Plain(plain) => Some(Path { local: *self.sockets.first()?, remote: plain.rtp.target()? }),
         }
     }
 
     fn valid_path(&self) -> Option<Path> {
         match &self.way {
             Way::Ice { ice, .. } => ice.valid_path(),
-            Way::Plain { .. } => self.path(),
+            Way::Plain(_) => self.path(),
         }
     }
 
@@ -435,7 +442,7 @@ impl Leg {
     fn is_known(&self, path: Path) -> bool {
         match &self.way {
             Way::Ice { ice, .. } => ice.is_proven(path),
-            Way::Plain { remote } => *remote == Some(path.remote),
+            Way::Plain(plain) => plain.rtp.signalled() == Some(path.remote),
         }
     }
 
@@ -447,7 +454,7 @@ impl Leg {
     fn handle_stun(&mut self, now: Instant, path: Path, bytes: &[u8]) {
         let authentic = match &mut self.way {
             Way::Ice { ice, .. } => ice.handle_stun(now, path, bytes),
-            Way::Plain { .. } => false,
+            Way::Plain(_) => false,
         };
         if authentic {
             self.drive(now);
@@ -515,9 +522,13 @@ impl Leg {
             self.dropped += 1;
             return None;
         };
-        let clock = self.clocks.iter().find(|(pt, _)| *pt == header.payload_type).map_or(0, |(_, hz)| *hz);
-        self.rtcp.received_rtp(now, &header, payload.len(), clock);
+        self.count_rtp(now, &header, payload.len());
         Some(Received { header, payload: bytes.get(payload)? })
+    }
+
+    fn count_rtp(&mut self, now: Instant, header: &RtpHeader, payload_bytes: usize) {
+        let clock = self.clocks.iter().find(|(pt, _)| *pt == header.payload_type).map_or(0, |(_, hz)| *hz);
+        self.rtcp.received_rtp(now, header, payload_bytes, clock);
     }
 
     fn check_deadlines(&mut self, now: Instant) {
@@ -535,7 +546,7 @@ impl Leg {
             let path = self.path().is_some();
             let exhausted = match &self.way {
                 Way::Ice { ice, .. } => self.no_more_remote && waited >= LAST_CHANCE && ice.is_exhausted(),
-                Way::Plain { .. } => false,
+                Way::Plain(_) => false,
             };
             if !path && (exhausted || waited >= self.config.timers.connect) {
                 self.fail(now, LegFault::NoPath);
@@ -665,7 +676,7 @@ impl Leg {
         let Some(profile) = self.security.ready() else { return };
         let (local, remote) = match &self.way {
             Way::Ice { ice, .. } => ice.kinds(path),
-            Way::Plain { .. } => (CandidateKind::Host, CandidateKind::Host),
+            Way::Plain(plain) => plain_kinds(plain, path),
         };
         self.phase = Phase::Connected;
         let fingerprint = self.fingerprints.first().filter(|_| self.security.dtls().is_some()).cloned();
@@ -686,7 +697,7 @@ impl Leg {
         }
         while let Some(mut compound) = self.rtcp.poll_transmit() {
             let protected = self.security.protect_rtcp(&mut compound);
-            if let (Some(()), Some(path)) = (protected, self.path()) {
+            if let (Some(()), Some(path)) = (protected, self.rtcp_path()) {
                 self.send_on(now, path, &compound);
             }
         }

@@ -69,8 +69,11 @@ pub enum Carrier {
         /// Loopback and link-local addresses are allowed on both sides.
         lab: bool,
     },
-    /// Straight to an address that signalling tells (`Leg::set_plain_remote`).
-    Plain,
+    /// Straight to an address that signalling tells (`Leg::set_plain_remote`), and to where the peer is heard from.
+    Plain {
+        /// Loopback and link-local addresses are allowed: the signalling comes from this machine, or it is a test.
+        lab: bool,
+    },
 }
 
 /// How payload is protected.
@@ -78,8 +81,8 @@ pub enum Carrier {
 pub enum Protection {
     /// DTLS-SRTP with this certificate, RFC 5764.
     Dtls(Arc<Identity>),
-    /// Keys from signalling, RFC 4568.
-    Sdes(Box<SdesKeys>),
+    /// Keys from signalling, RFC 4568. `None`: they come with the answer (`Leg::set_sdes`).
+    Sdes(Option<Box<SdesKeys>>),
     /// Plain RTP.
     None,
 }
@@ -147,6 +150,9 @@ pub enum CandidateFault {
     /// The leg has no ICE.
     #[error("the leg does not use ICE")]
     NoIce,
+    /// The leg finds its path by ICE.
+    #[error("the leg uses ICE")]
+    NotPlain,
 }
 
 /// What happened on a leg.
@@ -249,6 +255,9 @@ pub enum LegFault {
     /// A path is there but nothing came to an end in time.
     #[error("the handshake took too long")]
     Timeout,
+    /// Keys of signalling do not fit their suite (RFC 4568 §6.1).
+    #[error("the keys in the signalling are of no use")]
+    Keys,
 }
 
 /// Why `handle_timeout` is wanted.

@@ -40,7 +40,9 @@ impl Security {
             Protection::Dtls(_) => Self::Unsettled,
             Protection::None => Self::Clear,
             // Keys that do not fit their suite leave the leg unsettled: it never connects.
-            Protection::Sdes(keys) => Srtp::from_sdes(keys)
+            Protection::Sdes(keys) => keys
+                .as_deref()
+                .and_then(Srtp::from_sdes)
                 .map_or(Self::Unsettled, |srtp| Self::Secured { dtls: None, srtp: Some(Box::new(srtp)) }),
         }
     }
@@ -89,6 +91,34 @@ impl Security {
         let Self::Handshake(dtls) = std::mem::replace(self, Self::Unsettled) else { return None };
         *self = Self::Secured { dtls: Some(dtls), srtp };
         Some(Ok(fingerprint))
+    }
+
+    /// Takes keys of signalling into use. A direction whose key is the same as before goes on as it is: begun anew, its
+    /// rollover counter would repeat a key stream (RFC 3711 §3.3.1). False if the keys do not fit their suite.
+    pub(crate) fn rekey(&mut self, old: Option<&SdesKeys>, new: &SdesKeys) -> bool {
+        let same_suite = old.is_some_and(|old| old.profile == new.profile);
+        match self {
+            Self::Secured { srtp: Some(srtp), .. } if same_suite => {
+                if old.is_none_or(|old| old.local != new.local) {
+                    let Ok(sender) = SrtpSender::new(new.profile, &new.local.0, &new.local.1) else { return false };
+                    srtp.sender = sender;
+                }
+                if old.is_none_or(|old| old.remote != new.remote) {
+                    let remote = &new.remote;
+                    let Ok(receiver) = SrtpReceiver::new(new.profile, &remote.0, &remote.1) else { return false };
+                    srtp.receiver = receiver;
+                }
+                true
+            }
+            Self::Secured { .. } | Self::Unsettled => match Srtp::from_sdes(new) {
+                Some(srtp) => {
+                    *self = Self::Secured { dtls: None, srtp: Some(Box::new(srtp)) };
+                    true
+                }
+                None => false,
+            },
+            Self::Handshake(_) | Self::Clear => false,
+        }
     }
 
     pub(crate) fn protect_rtp(&mut self, packet: &mut Vec<u8>) -> Option<()> {

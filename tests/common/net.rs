@@ -154,7 +154,8 @@ impl Net {
             self.trickle(from);
             if self.peers[from].candidates.is_empty() {
                 let addr = self.peers[from].addr;
-                let _ = self.peers[to].leg.set_plain_remote(now, addr);
+                let _ = self.peers[to].leg.set_plain_remote(now, addr, None);
+                self.peers[to].leg.set_rtcp_mux(true);
             }
         }
         self.drain();

@@ -75,23 +75,6 @@ impl Leg {
         self.drive(now);
     }
 
-    /// Where a plain leg sends to, and the only address it listens to.
-    ///
-    /// # Errors
-    /// The address may not be sent to.
-    pub fn set_plain_remote(&mut self, now: Instant, addr: SocketAddr) -> Result<(), CandidateFault> {
-        let lab = self.is_lab();
-        check_remote(addr, lab, false)?;
-        if let Way::Plain { remote } = &mut self.way {
-            *remote = Some(addr);
-        }
-        if self.phase == Phase::Idle {
-            self.phase = Phase::Connecting { since: now };
-        }
-        self.drive(now);
-        Ok(())
-    }
-
     /// A candidate of the peer. TCP ones and those of component 2 are accepted and left unused.
     ///
     /// # Errors
@@ -166,7 +149,7 @@ impl Leg {
         self.restarted = Some(now);
         match &mut self.way {
             Way::Ice { ice, .. } => ice.restart(now, &mut self.seed.generator()),
-            Way::Plain { .. } => self.local_credentials(),
+            Way::Plain(_) => self.local_credentials(),
         }
     }
 
@@ -205,16 +188,15 @@ impl Leg {
     fn dtls_interval(&self) -> Duration {
         let rtt = match &self.way {
             Way::Ice { ice, .. } => ice.rtt().unwrap_or_default(),
-            Way::Plain { .. } => Duration::ZERO,
+            Way::Plain(_) => Duration::ZERO,
         };
         self.config.timers.dtls_interval.max(rtt * 2)
     }
 
-    fn is_lab(&self) -> bool {
+    pub(super) fn is_lab(&self) -> bool {
         match &self.config.carrier {
             Carrier::Ice { lab, .. } => *lab,
-            // Signalling of a plain leg comes from a configured PBX, which may well be on this machine.
-            Carrier::Plain => true,
+            Carrier::Plain { lab } => *lab,
         }
     }
 }
