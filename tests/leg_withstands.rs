@@ -273,7 +273,8 @@ fn a_replayed_packet_is_dropped() {
 
 /// A leg with SDES keys on a plain path, so that the suite can be chosen.
 fn sdes_net(profile: SrtpProfile) -> Net {
-    let mut net = Net::unsignalled(&Options { configure: |_, c| c.carrier = Carrier::Plain { lab: true }, ..Options::default() });
+    let mut net =
+        Net::unsignalled(&Options { configure: |_, c| c.carrier = Carrier::Plain { lab: true }, ..Options::default() });
     for index in 0..2 {
         let half = |n: u8| (vec![n; profile.key_len()], vec![n + 1; profile.salt_len()]);
         let (local, remote) = if index == 0 { (half(3), half(9)) } else { (half(9), half(3)) };

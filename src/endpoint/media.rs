@@ -372,7 +372,9 @@ impl Endpoint {
                 }
                 LegEvent::Failed(fault) => {
                     let (kind, reason) = match fault {
-                        LegFault::FingerprintMismatch | LegFault::Keys => (EndKind::Security, ReasonCondition::SecurityError),
+                        LegFault::FingerprintMismatch | LegFault::Keys => {
+                            (EndKind::Security, ReasonCondition::SecurityError)
+                        }
                         LegFault::Dtls(_) => (EndKind::MediaFailed, ReasonCondition::SecurityError),
                         LegFault::NoPath | LegFault::ConsentLost | LegFault::Timeout => {
                             (EndKind::MediaFailed, ReasonCondition::ConnectivityError)

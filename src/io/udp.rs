@@ -90,20 +90,43 @@ pub struct BoundSocket {
 /// # Errors
 /// When the interfaces cannot be listed. An address that cannot be bound (just going away, still tentative) is skipped.
 pub async fn bind_sockets(policy: &BindPolicy) -> io::Result<Vec<BoundSocket>> {
-    let mut bound: Vec<BoundSocket> = Vec::new();
+    let mut found: Vec<BoundSocket> = Vec::new();
     for addr in policy.addresses()? {
-        if bound.len() >= MAX_SOCKETS {
+        if found.len() >= MAX_SOCKETS {
             break;
         }
         let Ok(socket) = UdpSocket::bind(addr).await else { continue };
-        // A smaller buffer works too.
-        let _ = SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
-        // Until the runtime has seen it writable once, `try_send_to` would drop what is sent.
-        socket.writable().await?;
-        let addr = socket.local_addr()?;
-        bound.push(BoundSocket { socket: Arc::new(socket), addr });
+        found.push(bound(socket).await?);
     }
-    Ok(bound)
+    Ok(found)
+}
+
+/// Pairs of ports that are tried before RTP has to do without an odd neighbour.
+const PAIRS: usize = 64;
+
+/// Binds an even port and the next one of this address: RTP and RTCP (RFC 3550 §11). Where no two neighbours are free, one
+/// socket alone.
+///
+/// # Errors
+/// The address cannot be bound at all.
+pub async fn bind_pair(ip: IpAddr) -> io::Result<Vec<BoundSocket>> {
+    for _ in 0..PAIRS {
+        let first = UdpSocket::bind(SocketAddr::new(ip, 0)).await?;
+        let port = first.local_addr()?.port();
+        let Ok(second) = UdpSocket::bind(SocketAddr::new(ip, port ^ 1)).await else { continue };
+        let (rtp, rtcp) = if port.is_multiple_of(2) { (first, second) } else { (second, first) };
+        return Ok(vec![bound(rtp).await?, bound(rtcp).await?]);
+    }
+    Ok(vec![bound(UdpSocket::bind(SocketAddr::new(ip, 0)).await?).await?])
+}
+
+async fn bound(socket: UdpSocket) -> io::Result<BoundSocket> {
+    // A smaller buffer works too.
+    let _ = SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
+    // Until the runtime has seen it writable once, `try_send_to` would drop what is sent.
+    socket.writable().await?;
+    let addr = socket.local_addr()?;
+    Ok(BoundSocket { socket: Arc::new(socket), addr })
 }
 
 /// Sends what the core wants sent, from the socket that it names.
@@ -214,6 +237,19 @@ mod tests {
         });
         tokio::time::timeout(Duration::from_secs(5), reading).await.expect("datagrams within 5 s").unwrap();
         assert_eq!(lengths, [0, 1, 1500, 4000, DATAGRAM_BYTES - 1, 3]);
+    }
+
+    #[tokio::test]
+    async fn rtp_has_an_even_port_and_reports_the_next_one() {
+        let mut held = Vec::new();
+        for _ in 0..20 {
+            let pair = bind_pair("127.0.0.1".parse().unwrap()).await.unwrap();
+            let [rtp, rtcp] = &pair[..] else { panic!("no pair") };
+            assert!(rtp.addr.port().is_multiple_of(2));
+            assert_eq!(rtcp.addr.port(), rtp.addr.port() + 1);
+            held.push(pair);
+        }
+        assert!(bind_pair("203.0.113.1".parse().unwrap()).await.is_err());
     }
 
     #[tokio::test]

@@ -18,7 +18,7 @@ use crate::transport::plain::PlainPath;
 use crate::transport::protection::Security;
 use crate::transport::rtcp::{RtcpEvent, RtcpSession};
 use crate::transport::seed::Seed;
-use crate::wire::candidate::{Candidate, CandidateKind, Fingerprint, IceCreds, Setup};
+use crate::wire::candidate::{Candidate, Fingerprint, IceCreds, Setup};
 use crate::wire::rtp::{MediaTime, RtpHeader, SeqNo, Ssrc};
 use crate::wire::xml::Text;
 use plain::plain_kinds;

@@ -165,7 +165,8 @@ mod tests {
     #[test]
     fn what_would_leave_packets_open_is_refused_and_a_hint_is_not() {
         let parse = |params: &[&str]| SdesKey::parse("AES_CM_128_HMAC_SHA1_80", KEY, params).map(drop);
-        for bad in ["UNENCRYPTED_SRTP", "UNENCRYPTED_SRTCP", "UNAUTHENTICATED_SRTP", "KDR=1", "FEC_ORDER=FEC_SRTP", "X"] {
+        for bad in ["UNENCRYPTED_SRTP", "UNENCRYPTED_SRTCP", "UNAUTHENTICATED_SRTP", "KDR=1", "FEC_ORDER=FEC_SRTP", "X"]
+        {
             assert_eq!(parse(&[bad]), Err(SdesFault::Parameters), "{bad}");
         }
         assert_eq!(parse(&["WSH=128", "-X"]), Ok(()));

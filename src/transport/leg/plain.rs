@@ -40,8 +40,9 @@ impl Leg {
         if self.phase == Phase::Idle {
             self.phase = Phase::Connecting { since: now };
         }
+        let connected = self.phase == Phase::Connected;
         self.drive(now);
-        if moved && self.phase == Phase::Connected {
+        if moved && connected {
             self.report_moved();
         }
         Ok(())
@@ -113,7 +114,9 @@ impl Leg {
             Some(20..=63) if self.is_known(path) => self.handle_dtls(now, path, bytes),
             Some(128..=191) if self.held => self.dropped += 1,
             Some(128..=191) if matches!(kind, Some(192..=223)) => self.handle_plain_rtcp(now, path, bytes),
-            Some(128..=191) if self.sockets.first() == Some(&path.local) => return self.handle_plain_rtp(now, path, bytes),
+            Some(128..=191) if self.sockets.first() == Some(&path.local) => {
+                return self.handle_plain_rtp(now, path, bytes);
+            }
             Some(_) | None => self.dropped += 1,
         }
         None
