@@ -311,3 +311,25 @@ impl Default for SipLimits {
         }
     }
 }
+
+/// Caps on one SIP message, so that what it costs in memory stays within a few times its bytes; 513 past them.
+pub mod sip_wire {
+    /// Bytes of start line and headers: what a datagram can carry. A call's are 1 to 2 KiB, with STIR 4 KiB.
+    pub const HEAD_BYTES: usize = 64 * 1024;
+    /// Bytes of a body: what a datagram can carry. SDP with video and ICE takes 5 to 10 KiB.
+    pub const BODY_BYTES: usize = 64 * 1024;
+    /// Headers of a message, each value of Via, Route, Contact and their like counted as one; RFC 4475's longest has 42.
+    pub const HEADERS: usize = 256;
+    /// Parameters of one value, headers of one address, tokens of one list; Contact of a browser has 20.
+    pub const PARAMS: usize = 64;
+}
+
+/// Caps on one session description; it is refused past them.
+pub mod sdp {
+    /// Lines; a browser's with every video codec has 200 to 400.
+    pub const LINES: usize = 2_000;
+    /// Media descriptions; each takes at most a content of Jingle.
+    pub const MEDIA: usize = 64;
+    /// Attributes, candidates, bandwidths, keys of one place; further ones are dropped.
+    pub const PARTS: usize = 256;
+}

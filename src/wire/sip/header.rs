@@ -1,16 +1,69 @@
 //! Values of headers. Read RFC 3261 §20 before touching this file.
 
-use super::{Host, Method, Params, SipText, Token, Uri};
+use super::{Host, Method, Params, SipText, Token, Uri, fit, is_token};
 use compact_str::CompactString;
 use std::net::IpAddr;
 
-/// Names one dialog or lone request. Compared with case.
+/// Names one dialog or lone request: visible ASCII. Compared with case.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct CallId(pub SipText);
+pub struct CallId(CompactString);
 
-/// Names one side of a dialog. Compared without case when it is looked up (RFC 3261 §19.3).
+impl CallId {
+    /// `None` for what cannot stand in a message: nothing, white space, characters outside ASCII (RFC 3261 §25.1 callid).
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        (!text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b',' | b';')))
+            .then(|| Self(text.into()))
+    }
+
+    /// Any text: what cannot stand there becomes `-`. For what is known to fit.
+    #[must_use]
+    pub fn lossy(text: &str) -> Self {
+        Self(fit(text, |b| b.is_ascii_graphic() && !matches!(b, b',' | b';')))
+    }
+
+    /// As written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for CallId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Names one side of a dialog (RFC 3261 §19.3): a token. Compared with case, as every known implementation does.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Tag(pub CompactString);
+pub struct Tag(CompactString);
+
+impl Tag {
+    /// `None` where the text is no token.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        is_token(text).then(|| Self(text.into()))
+    }
+
+    /// Any text: what a token cannot hold becomes `-`. For what is known to fit.
+    #[must_use]
+    pub fn lossy(text: &str) -> Self {
+        Self(fit(text, super::is_token_byte))
+    }
+
+    /// As written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for Tag {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// Number and method, RFC 3261 §20.16.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +77,7 @@ pub struct CSeq {
 /// A name and an address: From, To, Contact, Route, Refer-To and their like (RFC 3261 §20.10).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NameAddr {
-    /// Unquoted.
+    /// Unquoted. Not empty where there is one.
     pub display: Option<SipText>,
     /// Address.
     pub uri: Uri,
@@ -39,10 +92,24 @@ impl NameAddr {
         Self { display: None, uri, params: Params::default() }
     }
 
-    /// The `tag` parameter.
+    /// With a name.
+    #[must_use]
+    pub fn named(display: &str, uri: Uri) -> Self {
+        let display = Some(SipText::new(display)).filter(|d| !d.as_str().is_empty());
+        Self { display, uri, params: Params::default() }
+    }
+
+    /// The `tag` parameter; `None` where it is missing or empty.
     #[must_use]
     pub fn tag(&self) -> Option<Tag> {
-        self.params.find("tag").map(|tag| Tag(tag.into()))
+        self.params.find("tag").and_then(Tag::new)
+    }
+
+    /// The same address with this `tag`.
+    #[must_use]
+    pub fn with_tag(mut self, tag: &Tag) -> Self {
+        self.params.set("tag", Some(tag.as_str()));
+        self
     }
 }
 
@@ -63,6 +130,15 @@ pub struct Via {
     pub rport: Option<Option<u16>>,
     /// The others.
     pub params: Params,
+}
+
+impl Via {
+    /// A hop of ours, which asks for `rport`.
+    #[must_use]
+    pub fn new(transport: Token, host: Host, port: Option<u16>, branch: &str) -> Self {
+        let branch = Some(branch.into());
+        Self { transport, host, port, branch, received: None, rport: Some(None), params: Params::default() }
+    }
 }
 
 /// `WWW-Authenticate` and `Proxy-Authenticate`, RFC 8760.
@@ -86,10 +162,41 @@ pub struct Credentials {
 /// Media type of a body, lower-cased: `application/sdp`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContentType {
-    /// `application/sdp`
-    pub media: CompactString,
+    media: CompactString,
     /// `boundary`, `charset`, …
     pub params: Params,
+}
+
+impl ContentType {
+    /// `type/subtype` without parameters; `None` for anything else.
+    #[must_use]
+    pub fn new(media: &str) -> Option<Self> {
+        let (kind, subtype) = media.split_once('/')?;
+        if !is_token(kind) || !is_token(subtype) {
+            return None;
+        }
+        let mut media = CompactString::from(media);
+        media.make_ascii_lowercase();
+        Some(Self { media, params: Params::default() })
+    }
+
+    /// `application/sdp`
+    #[must_use]
+    pub fn sdp() -> Self {
+        Self { media: CompactString::const_new("application/sdp"), params: Params::default() }
+    }
+
+    /// Without its parameters, lower-cased.
+    #[must_use]
+    pub fn media(&self) -> &str {
+        &self.media
+    }
+
+    /// Is of this media type, whatever its parameters.
+    #[must_use]
+    pub fn is(&self, media: &str) -> bool {
+        self.media.eq_ignore_ascii_case(media)
+    }
 }
 
 /// `Event`, RFC 6665 §8.2.1.
@@ -234,6 +341,8 @@ pub enum Header {
     Server(SipText),
     /// `Warning`
     Warning(SipText),
-    /// Any other, as it stands.
+    /// Any other, as it stands, and one of the above whose value is not of its grammar where nothing depends on it
+    /// (RFC 3261 §8.2: malformed headers that are not necessary are ignored). Not for headers that are fields of
+    /// `Headers`: those are not written.
     Other(Token, SipText),
 }
