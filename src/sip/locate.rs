@@ -101,10 +101,7 @@ impl Hop {
             (Some(_), _) => return None,
         };
         let host = match uri.params.find("maddr") {
-            Some(maddr) => match maddr.trim_matches(['[', ']']).parse::<IpAddr>() {
-                Ok(ip) => Host::Ip(ip),
-                Err(_) => Host::Name(maddr.to_ascii_lowercase().into()),
-            },
+            Some(maddr) => Host::new(maddr)?,
             None => uri.host.clone(),
         };
         Some(Self { secure: uri.secure, host, port: uri.port, transport })

@@ -388,12 +388,8 @@ pub(super) fn replaces(value: &str) -> Option<Replaces> {
     let call_id = CallId::new(c.until(|b| matches!(b, b';' | b' ' | b'\t')))?;
     let params = params(&mut c)?;
     let tag = |name| params.find(name).and_then(Tag::new);
-    let replaces = Replaces {
-        call_id,
-        to_tag: tag("to-tag")?,
-        from_tag: tag("from-tag")?,
-        early_only: params.has("early-only"),
-    };
+    let replaces =
+        Replaces { call_id, to_tag: tag("to-tag")?, from_tag: tag("from-tag")?, early_only: params.has("early-only") };
     c.done().then_some(replaces)
 }
 
