@@ -333,3 +333,148 @@ pub mod sdp {
     /// Attributes, candidates, bandwidths, keys of one place; further ones are dropped.
     pub const PARTS: usize = 256;
 }
+
+/// Caps and timers of the connections and sockets that SIP travels on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SipFlowLimits {
+    /// Connections and sockets that we open: servers, and peers that were called directly.
+    pub outgoing: usize,
+    /// Connections that others open to our listeners.
+    pub accepted: usize,
+    /// The same of one address (of one /64 with IPv6); a server in front of many telephones needs a few (threat: INVITE
+    /// flood over TCP).
+    pub accepted_per_source: usize,
+    /// Bytes that wait for a connection to open; a burst of requests to a server that is being connected to.
+    pub waiting_bytes: usize,
+    /// A connection opens, TLS and WebSocket handshake included, within so long: less than a transaction lasts (32 s), so
+    /// that there is time to try another server.
+    pub open: Duration,
+    /// From the first byte of a message to its last on a stream; a message that takes longer than half a transaction (16 s)
+    /// is of no use (threat: a peer that sends one byte a second).
+    pub message: Duration,
+    /// A peer that connected has so long to say something.
+    pub first_message: Duration,
+    /// A connection on which nothing travels for so long is closed. The usual registration (3600 s, refreshed before) is
+    /// shorter.
+    pub idle: Duration,
+    /// Only a connection that rests for so long is closed to make room for another one.
+    pub evictable: Duration,
+    /// Messages of one connection that are no SIP, before it is closed.
+    pub malformed: u32,
+    /// Interval of keep-alives on streams, least and most (RFC 5626 §4.4.1).
+    pub stream_keep_alive: (Duration, Duration),
+    /// The same on datagrams (RFC 5626 §4.4.2): NATs forget after 30 s.
+    pub datagram_keep_alive: (Duration, Duration),
+    /// An answer to a keep-alive on a stream comes within so long (RFC 5626 §4.4.1).
+    pub pong: Duration,
+    /// Peers of one UDP socket that keep-alives go to.
+    pub kept_per_socket: usize,
+}
+
+impl Default for SipFlowLimits {
+    fn default() -> Self {
+        Self {
+            outgoing: 256,
+            accepted: 1024,
+            accepted_per_source: 64,
+            waiting_bytes: 256 * 1024,
+            open: Duration::from_secs(15),
+            message: Duration::from_secs(16),
+            first_message: Duration::from_secs(16),
+            idle: Duration::from_secs(3700),
+            evictable: Duration::from_secs(60),
+            malformed: 32,
+            stream_keep_alive: (Duration::from_secs(95), Duration::from_secs(120)),
+            datagram_keep_alive: (Duration::from_secs(24), Duration::from_secs(29)),
+            pong: Duration::from_secs(10),
+            kept_per_socket: 64,
+        }
+    }
+}
+
+/// Caps and timers of the search for SIP servers (RFC 3263).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SipLocateLimits {
+    /// NAPTR or SRV records, or addresses, that are looked at of one answer.
+    pub records: usize,
+    /// Places to try of one search: with 32 s for each that stays silent nobody waits for more.
+    pub targets: usize,
+    /// DNS questions of one search.
+    pub queries: usize,
+    /// Searches at once.
+    pub searches: usize,
+    /// Answers remembered.
+    pub cache: usize,
+    /// An answer is remembered no longer, whatever its TTL says: a server that moved is found again soon.
+    pub longest_ttl: Duration,
+    /// That there is no such record is remembered for so long, if no longer than its TTL says.
+    pub nothing_ttl: Duration,
+    /// DNS that does not answer is not asked again for so long.
+    pub failed_ttl: Duration,
+    /// The shell answers within so long.
+    pub answer: Duration,
+    /// Dead places remembered.
+    pub dead: usize,
+    /// A dead place comes last for so long (RFC 3263 §4.3 names no time).
+    pub dead_for: Duration,
+}
+
+impl Default for SipLocateLimits {
+    fn default() -> Self {
+        Self {
+            records: 16,
+            targets: 16,
+            queries: 48,
+            searches: 1024,
+            cache: 512,
+            longest_ttl: Duration::from_secs(300),
+            nothing_ttl: Duration::from_secs(60),
+            failed_ttl: Duration::from_secs(5),
+            answer: Duration::from_secs(10),
+            dead: 256,
+            dead_for: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Caps of the shell's sockets for SIP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SipSocketLimits {
+    /// Reports that wait for the engine: half a second of 1 000 calls a second. Past it datagrams are lost and streams wait.
+    pub reports: usize,
+    /// Messages that wait for one stream to take them.
+    pub waiting_messages: usize,
+    /// Bytes of those; a peer that lets more pile up is gone.
+    pub waiting_bytes: usize,
+    /// Datagrams that wait for one socket.
+    pub waiting_datagrams: usize,
+    /// Receive buffer asked of the system for a UDP socket: two seconds of 1 000 requests a second.
+    pub receive_buffer_bytes: usize,
+    /// One WebSocket message: the largest SIP message.
+    pub websocket_message_bytes: usize,
+    /// DNS questions at once.
+    pub lookups: usize,
+    /// Accepted connections in their TLS or WebSocket handshake (threat: handshake flood).
+    pub half_open: usize,
+    /// The same of one address.
+    pub half_open_per_source: usize,
+    /// Both handshakes of an accepted connection together.
+    pub handshake: Duration,
+}
+
+impl Default for SipSocketLimits {
+    fn default() -> Self {
+        Self {
+            reports: 4096,
+            waiting_messages: 512,
+            waiting_bytes: 1024 * 1024,
+            waiting_datagrams: 512,
+            receive_buffer_bytes: 2 * 1024 * 1024,
+            websocket_message_bytes: sip_wire::HEAD_BYTES + sip_wire::BODY_BYTES,
+            lookups: 32,
+            half_open: 128,
+            half_open_per_source: 16,
+            handshake: Duration::from_secs(10),
+        }
+    }
+}

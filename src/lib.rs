@@ -285,6 +285,7 @@ pub mod io {
     mod files;
     mod listener;
     pub mod mdns;
+    pub mod sip;
     pub mod tcp;
     pub mod tls;
     pub mod udp;

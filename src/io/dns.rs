@@ -1,11 +1,15 @@
-//! Where an XMPP domain listens. Read RFC 6120 §3.2, XEP-0368 and RFC 2782 before touching this file.
+//! What DNS knows: where an XMPP domain listens, and the records by which SIP finds its servers. Read RFC 6120 §3.2,
+//! XEP-0368, RFC 2782 and RFC 3263 before touching this file.
 
+use crate::sip::locate::{Found, Naptr, Query, Records, Srv};
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig};
+use hickory_resolver::lookup::Lookup;
+use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::proto::rr::RData;
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// One place where a server may be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +26,8 @@ pub struct Target {
 const C2S_PORT: u16 = 5222;
 /// A resolver that does not answer must not delay the fallback for long.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(4);
+/// What the system's resolver says comes without a time to live.
+const SYSTEM_TTL: Duration = Duration::from_secs(60);
 
 /// One SRV record with the service it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +123,53 @@ impl Dns {
         Some(records)
     }
 
+    /// Answers one question of `sip/locate`.
+    pub async fn look_up(&self, query: &Query) -> Records {
+        match query {
+            Query::Naptr(name) => self.records(name, RecordType::NAPTR, naptr_of).await,
+            Query::Srv(name) => self.records(name, RecordType::SRV, srv_of).await,
+            Query::Addresses(name) => self.address_records(name).await,
+        }
+    }
+
+    async fn records<T>(&self, name: &str, kind: RecordType, read: fn(&RData) -> Option<T>) -> Records
+    where
+        Found: From<Vec<T>>,
+    {
+        let Some(resolver) = self.resolver.as_ref() else { return failed() };
+        match tokio::time::timeout(LOOKUP_LIMIT, resolver.lookup(format!("{name}."), kind)).await {
+            Ok(Ok(answer)) => {
+                let all: Vec<T> = answer.answers().iter().filter_map(|record| read(&record.data)).collect();
+                Records { ttl: ttl_of(&answer), found: if all.is_empty() { Found::Nothing } else { all.into() } }
+            }
+            Ok(Err(why)) => failure(&why),
+            Err(_) => failed(),
+        }
+    }
+
+    async fn address_records(&self, name: &str) -> Records {
+        if self.system
+            && let Ok(Ok(answer)) = tokio::time::timeout(LOOKUP_LIMIT, tokio::net::lookup_host((name, 0))).await
+        {
+            let found: Vec<SocketAddr> = answer.collect();
+            if !found.is_empty() {
+                // The system puts them in the order of RFC 6724: what has no route comes last.
+                return Records { ttl: SYSTEM_TTL, found: unique(found.iter().map(SocketAddr::ip)).into() };
+            }
+        }
+        let Some(resolver) = self.resolver.as_ref() else { return failed() };
+        match tokio::time::timeout(LOOKUP_LIMIT, resolver.lookup_ip(format!("{name}."))).await {
+            Ok(Ok(answer)) => {
+                let addresses: Vec<SocketAddr> = answer.iter().map(|ip| SocketAddr::new(ip, 0)).collect();
+                let all = unique(interleave(&addresses).iter().map(SocketAddr::ip));
+                let found = if all.is_empty() { Found::Nothing } else { all.into() };
+                Records { ttl: ttl_of(answer.as_lookup()), found }
+            }
+            Ok(Err(why)) => failure(&why),
+            Err(_) => failed(),
+        }
+    }
+
     /// Addresses of a host: a literal, the hosts file, then DNS. IPv6 and IPv4 alternate (RFC 8305 §4).
     pub async fn addresses(&self, host: &str, port: u16) -> Vec<SocketAddr> {
         if let Ok(ip) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
@@ -136,6 +189,74 @@ impl Dns {
         }
         interleave(&found)
     }
+}
+
+impl From<Vec<Naptr>> for Found {
+    fn from(all: Vec<Naptr>) -> Self {
+        Self::Naptr(all)
+    }
+}
+
+impl From<Vec<Srv>> for Found {
+    fn from(all: Vec<Srv>) -> Self {
+        Self::Srv(all)
+    }
+}
+
+impl From<Vec<IpAddr>> for Found {
+    fn from(all: Vec<IpAddr>) -> Self {
+        Self::Addresses(all)
+    }
+}
+
+fn naptr_of(data: &RData) -> Option<Naptr> {
+    let RData::NAPTR(naptr) = data else { return None };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Some(Naptr {
+        order: naptr.order,
+        preference: naptr.preference,
+        flags: text(&naptr.flags),
+        service: text(&naptr.services),
+        regexp: text(&naptr.regexp),
+        replacement: name_of(&naptr.replacement),
+    })
+}
+
+fn srv_of(data: &RData) -> Option<Srv> {
+    let RData::SRV(srv) = data else { return None };
+    Some(Srv { priority: srv.priority, weight: srv.weight, port: srv.port, target: name_of(&srv.target) })
+}
+
+/// As `sip/locate` writes names; empty for the root.
+fn name_of(name: &Name) -> String {
+    name.to_ascii().trim_end_matches('.').to_ascii_lowercase()
+}
+
+fn ttl_of(answer: &Lookup) -> Duration {
+    answer.valid_until().saturating_duration_since(Instant::now())
+}
+
+fn unique(addresses: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
+    let mut out = Vec::new();
+    for ip in addresses {
+        if !out.contains(&ip) {
+            out.push(ip);
+        }
+    }
+    out
+}
+
+fn failure(why: &NetError) -> Records {
+    if why.is_no_records_found() || why.is_nx_domain() {
+        // The longest time that `sip/locate` allows; the resolver does not tell a better one.
+        Records { ttl: Duration::MAX, found: Found::Nothing }
+    } else {
+        failed()
+    }
+}
+
+fn failed() -> Records {
+    Records { ttl: Duration::ZERO, found: Found::Failed }
 }
 
 fn interleave(addresses: &[SocketAddr]) -> Vec<SocketAddr> {

@@ -23,6 +23,16 @@ pub enum TlsSetup {
         /// What went wrong.
         why: String,
     },
+    /// The file with our own certificate or its key is of no use.
+    #[error("no {what} can be read from {path}: {why}")]
+    Identity {
+        /// `certificate` or `private key`.
+        what: &'static str,
+        /// As given.
+        path: String,
+        /// What went wrong.
+        why: String,
+    },
     /// The library refuses the parts.
     #[error("TLS cannot be set up: {0}")]
     Library(#[from] rustls::Error),
@@ -37,7 +47,7 @@ pub fn certificate_sha256(der: &[u8]) -> [u8; 32] {
     Sha256::digest(der).into()
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
@@ -46,17 +56,7 @@ fn provider() -> Arc<CryptoProvider> {
 /// # Errors
 /// [`TlsSetup`]
 pub fn client_with_roots(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, TlsSetup> {
-    let mut extra = Vec::new();
-    if let Some(path) = ca_file {
-        let fail = |why: String| TlsSetup::CaFile { path: path.display().to_string(), why };
-        let found = CertificateDer::pem_file_iter(path).map_err(|e| fail(e.to_string()))?;
-        for certificate in found {
-            extra.push(certificate.map_err(|e| fail(e.to_string()))?);
-        }
-        if extra.is_empty() {
-            return Err(fail("it holds no certificate".into()));
-        }
-    }
+    let extra = ca_file.map(ca_certificates).transpose()?.unwrap_or_default();
     let verifier = rustls_platform_verifier::Verifier::new_with_extra_roots(extra, provider())?;
     Ok(Arc::new(
         ClientConfig::builder_with_provider(provider())
@@ -65,6 +65,39 @@ pub fn client_with_roots(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, Tl
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_no_client_auth(),
     ))
+}
+
+/// The certificates of a PEM file, at least one.
+pub(super) fn ca_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsSetup> {
+    let fail = |why: String| TlsSetup::CaFile { path: path.display().to_string(), why };
+    let found = CertificateDer::pem_file_iter(path).map_err(|e| fail(e.to_string()))?;
+    let all = found.collect::<Result<Vec<_>, _>>().map_err(|e| fail(e.to_string()))?;
+    if all.is_empty() { Err(fail("it holds no certificate".into())) } else { Ok(all) }
+}
+
+/// A certificate of ours that somebody issued, with its key: shown where a peer asks for it, and to whoever connects.
+#[derive(Debug, Clone)]
+pub struct TlsIdentity {
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) key: Arc<PrivateKeyDer<'static>>,
+}
+
+impl TlsIdentity {
+    /// Reads PEM files: the certificate with its chain, and its key (PKCS #8, PKCS #1 or SEC 1).
+    ///
+    /// # Errors
+    /// [`TlsSetup::Identity`]
+    pub fn from_pem_files(certificate: &Path, key: &Path) -> Result<Self, TlsSetup> {
+        let fail = |what, path: &Path, why| TlsSetup::Identity { what, path: path.display().to_string(), why };
+        let wrong = |why| fail("certificate", certificate, why);
+        let found = CertificateDer::pem_file_iter(certificate).map_err(|e| wrong(e.to_string()))?;
+        let chain = found.collect::<Result<Vec<_>, _>>().map_err(|e| wrong(e.to_string()))?;
+        if chain.is_empty() {
+            return Err(wrong("it holds no certificate".into()));
+        }
+        let key = PrivateKeyDer::from_pem_file(key).map_err(|e| fail("private key", key, e.to_string()))?;
+        Ok(Self { chain, key: Arc::new(key) })
+    }
 }
 
 /// A self-signed certificate for the serverless stream, made once a process.

@@ -1,9 +1,14 @@
 //! Connections and UDP sockets that SIP travels on: opening and reuse, stream framing, keep-alives, bounds.
 //! Read RFC 3261 §18, RFC 5626 §4.4 and §5.4, RFC 5923, RFC 7118 and RFC 3581 before touching this file.
 
-use super::exchange::{FlowId, Transport};
+mod keep_alive;
+mod table;
+
+use super::exchange::{FlowId, Origin, Transport};
 use super::locate::{Query, Records};
+use crate::wire::sip::{Malformed, Message};
 use std::net::SocketAddr;
+pub use table::Flows;
 
 /// What SIP wants of the shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,8 +130,78 @@ pub enum FlowFault {
     Full,
 }
 
+/// What becomes of flows and comes in on them.
+#[derive(Debug)]
+pub enum FlowEvent {
+    /// A flow of ours, or a listener, is there.
+    Open {
+        /// Which.
+        flow: FlowId,
+        /// Its own address: for Via and Contact.
+        local: SocketAddr,
+    },
+    /// A message.
+    Message {
+        /// Where it came from.
+        origin: Origin,
+        /// It.
+        message: Box<Message>,
+    },
+    /// What was to be one, and is not.
+    Malformed {
+        /// Where it came from.
+        origin: Origin,
+        /// With the 400 that it may be answered by.
+        why: Box<Malformed>,
+    },
+    /// A flow is gone. What waited on it is lost.
+    Down {
+        /// Which.
+        flow: FlowId,
+        /// Why.
+        why: FlowFault,
+    },
+    /// A NAT gave us another address on a datagram flow (RFC 5626 §4.4.2): what is registered there is to be registered
+    /// anew. The flow itself goes on.
+    Moved {
+        /// Which.
+        flow: FlowId,
+        /// Who saw it.
+        remote: SocketAddr,
+        /// How we look from there.
+        public: SocketAddr,
+    },
+}
+
+/// What is known of a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlowInfo {
+    /// How messages travel on it.
+    pub transport: Transport,
+    /// Its own address; `None` until it is open.
+    pub local: Option<SocketAddr>,
+    /// The other end; `None` for listeners.
+    pub remote: Option<SocketAddr>,
+    /// We opened it.
+    pub outgoing: bool,
+}
+
+/// How a flow is kept open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// Not at all: it is closed when nothing travels for long.
+    None,
+    /// CRLF CRLF at the intervals of RFC 5626 §4.4; silence is a failure only from a peer that answered before, as many
+    /// servers never do. Our streams start with this.
+    Quiet,
+    /// CRLF CRLF, and an answer within 10 s: where the server agreed to RFC 5626 or RFC 6223. Streams only.
+    Pong,
+    /// STUN: the same for UDP.
+    Stun,
+}
+
 impl Transport {
-    /// In `Via`: RFC 3261 §20.42, RFC 7118 §5.2.
+    /// In `Via`: RFC 3261 §20.42, RFC 7118 §5.2.1.
     #[must_use]
     pub const fn via(self) -> &'static str {
         match self {
@@ -138,7 +213,7 @@ impl Transport {
         }
     }
 
-    /// As the `transport` parameter of a URI (RFC 3261 §19.1.1, RFC 7118 §5.1: `ws` stands for both). TLS has none of its
+    /// As the `transport` parameter of a URI (RFC 3261 §19.1.1, RFC 7118 §5.2.2: `ws` stands for both). TLS has none of its
     /// own: it is `sips:`, or `tls` as everybody writes it although RFC 3261 §26.2.2 deprecates it.
     #[must_use]
     pub const fn param(self) -> &'static str {
@@ -150,7 +225,7 @@ impl Transport {
         }
     }
 
-    /// RFC 3261 §19.1.2, RFC 7118 §7 (those of HTTP).
+    /// RFC 3261 §19.1.2; RFC 7118 §5 has those of HTTP.
     #[must_use]
     pub const fn default_port(self) -> u16 {
         match self {
