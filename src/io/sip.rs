@@ -96,7 +96,9 @@ enum Handle {
     Datagram(DatagramFlow),
     /// The task of a stream ends when its writer is gone and everything is written.
     Stream(Writer),
-    Listener(Task),
+    Listener {
+        _task: Task,
+    },
 }
 
 /// All sockets of one SIP user agent. Dropping it closes them.
@@ -177,7 +179,7 @@ impl SipSockets {
     fn open_socket(&mut self, flow: FlowId, remote: SocketAddr) {
         let everywhere = self.flows.values().find_map(|handle| match handle {
             Handle::Datagram(it) if it.is_everywhere(remote) => Some(it),
-            Handle::Datagram(_) | Handle::Stream(_) | Handle::Listener(_) => None,
+            Handle::Datagram(_) | Handle::Stream(_) | Handle::Listener { .. } => None,
         });
         let opened = match everywhere {
             Some(listening) => listening.share(remote),
@@ -201,7 +203,7 @@ impl SipSockets {
                 let to = listen::Door { flow, transport, network: Arc::clone(&self.network) };
                 let accepting = Arc::clone(&self.accepting);
                 let task = tokio::spawn(listen::accept(listener, to, accepting, self.news.0.clone()));
-                self.flows.insert(flow, Handle::Listener(Task(task.abort_handle())));
+                self.flows.insert(flow, Handle::Listener { _task: Task(task.abort_handle()) });
                 self.ready.push_back(SipReport::Other(SipInput::Opened { flow, local }));
             }
             Err(why) => self.ready.push_back(failed(flow, FlowFault::Unreachable(why.to_string()))),
@@ -226,7 +228,7 @@ impl SipSockets {
                 let taken = writer.send(bytes);
                 (!taken).then(|| "the other side does not take any more".to_owned())
             }
-            Some(Handle::Listener(_)) | None => None,
+            Some(Handle::Listener { .. }) | None => None,
         };
         if let Some(why) = broken {
             self.flows.remove(&flow);
