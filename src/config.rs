@@ -259,6 +259,9 @@ pub struct SipTimers {
     pub t4: Duration,
     /// An INVITE that has no answer of its user after so long is answered 100 (RFC 3261 §17.2.1).
     pub trying: Duration,
+    /// A request that is too long for UDP waits so long for a TCP connection before it goes by UDP after all
+    /// (RFC 3261 §18.1.1): a firewall that drops says nothing, and somebody waits for the call.
+    pub tcp: Duration,
 }
 
 impl Default for SipTimers {
@@ -268,6 +271,7 @@ impl Default for SipTimers {
             t2: Duration::from_secs(4),
             t4: Duration::from_secs(5),
             trying: Duration::from_millis(200),
+            tcp: Duration::from_secs(3),
         }
     }
 }

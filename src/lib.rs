@@ -261,6 +261,7 @@ pub mod sip {
     pub mod exchange;
     pub mod flow;
     pub mod locate;
+    pub mod transaction;
 }
 
 // Row 3
