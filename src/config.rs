@@ -276,6 +276,60 @@ impl Default for SipTimers {
     }
 }
 
+/// Waits of registrations, subscriptions and publications.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SipRefresh {
+    /// Two requests that nothing was wrong with are at least so far apart, whatever a server grants.
+    pub shortest: Duration,
+    /// A server that grants or asks for longer is not believed: a week.
+    pub longest: Duration,
+    /// The first wait after a failure is 50 to 100 % of twice this (RFC 5626 §4.5).
+    pub backoff: Duration,
+    /// The longest of them.
+    pub backoff_longest: Duration,
+}
+
+impl Default for SipRefresh {
+    fn default() -> Self {
+        Self {
+            shortest: Duration::from_secs(5),
+            longest: Duration::from_secs(7 * 24 * 3600),
+            backoff: Duration::from_secs(30),
+            backoff_longest: Duration::from_secs(1800),
+        }
+    }
+}
+
+/// Caps and times of subscriptions and publications.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SipEventLimits {
+    /// Ours.
+    pub subscriptions: usize,
+    /// Of others at us.
+    pub watchers: usize,
+    /// Ours.
+    pub publications: usize,
+    /// Asked for (RFC 3856 §6.4), and granted at most.
+    pub expires: Duration,
+    /// Less is refused with 423 (RFC 6665 §4.2.1.1); only none at all is fine.
+    pub shortest: Duration,
+    /// Notifications to one watcher are so far apart (RFC 3856 §6.10).
+    pub spacing: Duration,
+}
+
+impl Default for SipEventLimits {
+    fn default() -> Self {
+        Self {
+            subscriptions: 256,
+            watchers: 256,
+            publications: 16,
+            expires: Duration::from_secs(3600),
+            shortest: Duration::from_secs(60),
+            spacing: Duration::from_secs(5),
+        }
+    }
+}
+
 /// Caps on SIP transactions; 503 with Retry-After past those of requests that come in (threat: INVITE flood).
 ///
 /// A transaction is open until it is answered with success: floods consist of open ones, while those of calls that were

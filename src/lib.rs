@@ -171,6 +171,7 @@ pub mod wire {
     mod chars;
     pub mod description;
     pub mod disco;
+    pub mod event_body;
     pub mod file;
     pub mod framer;
     pub mod jid;
@@ -258,10 +259,13 @@ pub mod jingle {
 
 /// Row 3: the SIP user agent: transactions, dialogs, sessions, registrations: signalling only.
 pub mod sip {
+    pub mod auth;
     pub mod exchange;
     pub mod flow;
     pub mod locate;
     pub mod transaction;
+    pub mod register;
+    mod words;
 }
 
 // Row 3

@@ -47,6 +47,14 @@ namespaces! {
     EXTDISCO = "urn:xmpp:extdisco:2";
     /// XEP-0215 older
     EXTDISCO_1 = "urn:xmpp:extdisco:1";
+    /// RFC 3863, `wire/event_body.rs`
+    PIDF = "urn:ietf:params:xml:ns:pidf";
+    /// RFC 4479
+    PIDF_DATA_MODEL = "urn:ietf:params:xml:ns:pidf:data-model";
+    /// RFC 4480
+    RPID = "urn:ietf:params:xml:ns:pidf:rpid";
+    /// RFC 4235, `wire/event_body.rs`
+    DIALOG_INFO = "urn:ietf:params:xml:ns:dialog-info";
     /// XEP-0280 1.0.1
     CARBONS = "urn:xmpp:carbons:2";
     /// XEP-0297 1.0
