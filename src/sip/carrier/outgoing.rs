@@ -164,7 +164,7 @@ impl Carrier {
         match &errand.stage {
             Stage::Locating | Stage::Opening { .. } => self.fail(key, Failure::Cancelled),
             // RFC 3261 §9.1: only an INVITE is cancelled, and not before a provisional response came.
-            Stage::Asking(asking) if self.is_invite(asking.client) => {
+            Stage::Asking(_) if errand.is_invite() => {
                 if matches!(errand.cancel, Cancel::No) {
                     errand.cancel = Cancel::Wished(headers);
                     self.send_cancel(now, key);
@@ -172,10 +172,6 @@ impl Carrier {
             }
             Stage::Asking(_) | Stage::Answered { .. } => {}
         }
-    }
-
-    fn is_invite(&self, client: ClientId) -> bool {
-        self.transactions.sent(client).is_some_and(|(request, _)| request.method == Method::Invite)
     }
 
     fn send_cancel(&mut self, now: Instant, key: u64) {
@@ -457,12 +453,12 @@ impl Carrier {
         {
             self.vault.answered(sent, &response);
         }
-        if response.status.is_success() && self.is_invite(asking.client) {
-            if let Some(errand) = self.errands.get_mut(&key) {
+        if let Some(errand) = self.errands.get_mut(&key) {
+            if response.status.is_success() && errand.is_invite() {
                 errand.stage = Stage::Answered { client: asking.client, target: asking.target };
                 errand.request = None;
+                return self.pass(key, response, origin);
             }
-            return self.pass(key, response, origin);
         }
         self.clients.remove(&asking.client);
         let news = self.note_binding(now, key, &asking, &response);
@@ -658,6 +654,10 @@ impl Errand {
             cancel: Cancel::No,
             fault: None,
         }
+    }
+
+    fn is_invite(&self) -> bool {
+        self.request.as_ref().is_some_and(|request| request.method == Method::Invite)
     }
 }
 
