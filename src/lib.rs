@@ -260,6 +260,7 @@ pub mod jingle {
 /// Row 3: the SIP user agent: transactions, dialogs, sessions, registrations: signalling only.
 pub mod sip {
     pub mod auth;
+    pub mod carrier;
     pub mod exchange;
     pub mod flow;
     pub mod locate;
