@@ -249,6 +249,8 @@ impl Endpoint {
             Input::Sockets { leg: LegId::Call(call), bound } => self.handle_sockets(now, call, &bound),
             Input::Sockets { leg: LegId::File(id), bound } => self.handle_file_sockets(now, id, &bound),
             Input::File(input) => self.handle_file_input(now, input),
+            // Without an account of SIP there is nobody who asked.
+            Input::Sip(_) => {}
             Input::Resolved { name, addrs } => self.handle_resolved(now, &name, addrs),
             signalling @ (Input::Connected { .. } | Input::TlsStarted(_) | Input::Bytes(_) | Input::Closed(_)) => {
                 self.link.handle_input(now, signalling);

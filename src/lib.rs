@@ -73,6 +73,7 @@
 //!             Output::StartTls | Output::Close => {}                // negotiate TLS on it, close it
 //!             Output::Bytes(bytes) => connection.extend(bytes),     // write to it
 //!             Output::OpenSockets { .. } | Output::CloseSockets(_) => {} // UDP sockets of one call
+//!             Output::Sip(_wish) => {}                              // SIP's connections and questions to DNS
 //!             Output::File(_wish) => {}                             // open, read, write a file; its TCP streams
 //!             Output::Transmit(_datagram) => {}                     // send from one of them
 //!             Output::Resolve(_name) => {}                          // ask DNS or mDNS
@@ -264,8 +265,8 @@ pub mod sip {
     pub mod exchange;
     pub mod flow;
     pub mod locate;
-    pub mod transaction;
     pub mod register;
+    pub mod transaction;
     mod words;
 }
 

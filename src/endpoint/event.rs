@@ -3,6 +3,7 @@
 use super::file_event::{FileEvent, FileId, FileInput, FileOutput};
 use crate::fault::ReasonCondition;
 use crate::media::codec::CodecName;
+use crate::sip::flow::{SipInput, SipOutput};
 use crate::transport::path::{Path, Transmit};
 use crate::wire::candidate::CandidateKind;
 use crate::wire::jid::Jid;
@@ -84,6 +85,8 @@ pub enum Input<'a> {
     },
     /// What became of files and their streams.
     File(FileInput),
+    /// What became of SIP's sockets and questions.
+    Sip(SipInput<'a>),
     /// Answer to [`Output::Resolve`]; empty when the name does not resolve.
     Resolved {
         /// As asked for.
@@ -112,17 +115,31 @@ pub enum Output {
         leg: LegId,
         /// Loopback addresses too.
         lab: bool,
+        /// Which.
+        plan: SocketPlan,
     },
     /// The leg's sockets are needed no more.
     CloseSockets(LegId),
     /// Something is to be done with a file or its streams.
     File(FileOutput),
+    /// Something is to be done with SIP's sockets, or looked up for it.
+    Sip(SipOutput),
     /// Look a name up: `.local` by mDNS, any other by DNS.
     Resolve(String),
     /// For the application.
     Event(Event),
     /// Nothing more until then, unless something comes in.
     Timeout(Option<Instant>),
+}
+
+/// Which sockets a leg wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SocketPlan {
+    /// One on each address: every one becomes a candidate.
+    EveryAddress,
+    /// RTP on an even port of this address and RTCP on the next one (RFC 3550 §11), in this order; only the first where
+    /// no such pair is free.
+    Pair(IpAddr),
 }
 
 /// State of the signalling connection.

@@ -130,7 +130,13 @@ impl Link {
                         return;
                     }
                     Input::Closed(why) => StreamInput::Closed(why),
-                    Input::Sockets { .. } | Input::Datagram { .. } | Input::Resolved { .. } | Input::File(_) => return,
+                    Input::Sockets { .. }
+                    | Input::Datagram { .. }
+                    | Input::Resolved { .. }
+                    | Input::File(_)
+                    | Input::Sip(_) => {
+                        return;
+                    }
                 };
                 stream.handle_input(now, input);
             }
@@ -151,7 +157,8 @@ impl Link {
                 | Input::Sockets { .. }
                 | Input::Datagram { .. }
                 | Input::Resolved { .. }
-                | Input::File(_) => {}
+                | Input::File(_)
+                | Input::Sip(_) => {}
             },
         }
     }

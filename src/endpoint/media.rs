@@ -2,7 +2,7 @@
 //! RFC 8838 §4 before touching this file.
 
 use super::call::{EARLY_PATHS, EARLY_PATIENCE, Media, Offer, Stage};
-use super::event::{CallId, Connected, EndKind, Event, LegId, Output};
+use super::event::{CallId, Connected, EndKind, Event, LegId, Output, SocketPlan};
 use super::{AddressPolicy, Endpoint, offer};
 use crate::fault::ReasonCondition;
 use crate::jingle::content::ContentKey;
@@ -35,7 +35,8 @@ impl Endpoint {
 
     pub(super) fn open_sockets(&mut self, id: CallId) {
         let lab = self.config.media.lab;
-        self.outputs.push_back(Output::OpenSockets { leg: LegId::Call(id), lab });
+        let plan = SocketPlan::EveryAddress;
+        self.outputs.push_back(Output::OpenSockets { leg: LegId::Call(id), lab, plan });
     }
 
     /// Sockets for a call are bound: now, and not before, a leg exists and something may be sent.

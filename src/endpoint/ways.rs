@@ -1,7 +1,7 @@
 //! How the bytes of a file find their way: SOCKS5 bytestream, data channel or in-band, prepared, negotiated and replaced
 //! by the next one. Read XEP-0260 §2 and §3, XEP-0261 §2 and XEP-0343 §4 before touching this file.
 
-use super::event::{EndKind, LegId, Output};
+use super::event::{EndKind, LegId, Output, SocketPlan};
 use super::file_event::{FileEvent, FileId, FileOutput, TransferId, Way};
 use super::transfer::{Attempt, Carriage, ChannelWay, File, FileStage, Pump, Purpose, Stage};
 use super::{Endpoint, offer};
@@ -76,7 +76,8 @@ impl Endpoint {
                     file.way = Some(Carriage::Channel(Box::default()));
                 }
                 let lab = self.config.media.lab;
-                self.outputs.push_back(Output::OpenSockets { leg: LegId::File(id), lab });
+                let plan = SocketPlan::EveryAddress;
+                self.outputs.push_back(Output::OpenSockets { leg: LegId::File(id), lab, plan });
             }
             Some(Attempt::Ibb) => {
                 let sid = self.stream_sid();

@@ -9,7 +9,7 @@ use super::files::Files;
 use super::mdns::MdnsResolver;
 use super::tcp::{ConnectError, TlsFacts};
 use super::udp::{self, BindPolicy, BoundSocket};
-use crate::endpoint::event::{CallId, CallStats, Event, Input, LegId, Output, Refusal};
+use crate::endpoint::event::{CallId, CallStats, Event, Input, LegId, Output, Refusal, SocketPlan};
 use crate::endpoint::file_event::Wanted;
 use crate::endpoint::file_event::{FileId, FileInput, FileOutput, OutgoingFile, TransferId, WayKind};
 use crate::endpoint::{Endpoint, EndpointConfig, Misuse};
@@ -365,7 +365,7 @@ impl Driver {
                     self.carrier = None;
                 }
                 Output::Transmit(transmit) => self.send(transmit),
-                Output::OpenSockets { leg, lab } => self.open_sockets(leg, lab),
+                Output::OpenSockets { leg, lab, plan } => self.open_sockets(leg, lab, plan),
                 Output::CloseSockets(leg) => {
                     self.sockets.remove(&leg);
                     if let LegId::Call(call) = leg {
@@ -373,6 +373,7 @@ impl Driver {
                     }
                 }
                 Output::File(output) => self.orders.push_back(output),
+                Output::Sip(_) => {}
                 Output::Resolve(name) => self.resolve(name),
                 Output::Event(event) => {
                     self.was_online |= matches!(event, Event::Online { .. });
@@ -559,10 +560,14 @@ impl Driver {
         }
     }
 
-    fn open_sockets(&self, leg: LegId, lab: bool) {
+    fn open_sockets(&self, leg: LegId, lab: bool, plan: SocketPlan) {
         let reports = self.reports.0.clone();
         tokio::spawn(async move {
-            let bound = udp::bind_sockets(&BindPolicy { lab, ..BindPolicy::default() }).await.unwrap_or_else(|why| {
+            let bound = match plan {
+                SocketPlan::EveryAddress => udp::bind_sockets(&BindPolicy { lab, ..BindPolicy::default() }).await,
+                SocketPlan::Pair(ip) => udp::bind_pair(ip).await,
+            };
+            let bound = bound.unwrap_or_else(|why| {
                 tracing::warn!(%why, "no UDP socket can be bound");
                 Vec::new()
             });

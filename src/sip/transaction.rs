@@ -237,13 +237,7 @@ impl Transactions {
     ///
     /// # Errors
     /// [`Full`]; nothing is sent.
-    pub fn begin(
-        &mut self,
-        now: Instant,
-        request: Box<Request>,
-        bytes: Vec<u8>,
-        path: Path,
-    ) -> Result<ClientId, Full> {
+    pub fn begin(&mut self, now: Instant, request: Box<Request>, bytes: Vec<u8>, path: Path) -> Result<ClientId, Full> {
         let branch = request.headers.via.first().and_then(|via| via.branch.clone()).ok_or(Full)?;
         let key = (branch, request.method == Method::Cancel);
         if self.clients.len() >= self.limits.outgoing || self.branches.contains_key(&key) {
@@ -741,14 +735,9 @@ impl Echo {
     }
 
     fn response(&self, status: Status) -> Response {
-        let headers = crate::wire::sip::Headers::new(
-            self.from.clone(),
-            self.to.clone(),
-            self.call_id.clone(),
-            self.cseq.clone(),
-        );
-        let mut response =
-            Response { status, reason: SipText::new(status.phrase()), headers, body: Vec::new() };
+        let headers =
+            crate::wire::sip::Headers::new(self.from.clone(), self.to.clone(), self.call_id.clone(), self.cseq.clone());
+        let mut response = Response { status, reason: SipText::new(status.phrase()), headers, body: Vec::new() };
         response.headers.via.clone_from(&self.via);
         response
     }

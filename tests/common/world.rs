@@ -486,6 +486,7 @@ impl World {
                 }
                 Output::Transmit(t) => self.transmit(index, t.local, t.destination, t.contents),
                 Output::File(output) => self.file_output(index, output),
+                Output::Sip(_) => {}
                 Output::OpenSockets { leg, .. } => {
                     self.clients[index].opened += 1;
                     if !self.clients[index].slow_sockets {

@@ -165,5 +165,9 @@ pub(super) fn binds(request: &Request) -> Option<bool> {
 
 /// The credentials of a request.
 pub(super) fn credentials(request: &Request) -> impl Iterator<Item = &Header> {
-    request.headers.rest.iter().filter(|header| matches!(header, Header::Authorization(_) | Header::ProxyAuthorization(_)))
+    request
+        .headers
+        .rest
+        .iter()
+        .filter(|header| matches!(header, Header::Authorization(_) | Header::ProxyAuthorization(_)))
 }

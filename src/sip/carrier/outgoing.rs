@@ -57,10 +57,17 @@ enum What {
 enum Stage {
     Locating,
     /// `ready` has its credentials, and neither Via nor our address.
-    Opening { target: Target, ready: Option<Box<Request>>, instead_of: Option<Target> },
+    Opening {
+        target: Target,
+        ready: Option<Box<Request>>,
+        instead_of: Option<Target>,
+    },
     Asking(Asking),
     /// A 2xx to INVITE came; others may follow.
-    Answered { client: ClientId, target: Target },
+    Answered {
+        client: ClientId,
+        target: Target,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -314,7 +321,8 @@ impl Carrier {
         let told = self.advertised(flow).map(|(_, at)| at);
         hop::place_request(&mut request, transport, told.unwrap_or(at));
         let mut via = hop::via(transport, at, self.random.next_u64());
-        if hop::binds(self.errands.get(&key).and_then(|errand| errand.request.as_deref()).unwrap_or(&request)) == Some(true)
+        if hop::binds(self.errands.get(&key).and_then(|errand| errand.request.as_deref()).unwrap_or(&request))
+            == Some(true)
         {
             // RFC 6223 §4.1: willing to keep the flow open.
             via.params.set("keep", None);
@@ -664,7 +672,11 @@ impl Errand {
 /// RFC 6223 §4.3 and RFC 5626 §5: an answer to a keep-alive is waited for only where it is promised.
 fn promised(response: &Response) -> Keep {
     let told = response.headers.via.first().and_then(|via| via.params.find("keep"));
-    if response.headers.requires("outbound") || told.is_some_and(|told| !told.is_empty()) { Keep::Pong } else { Keep::Quiet }
+    if response.headers.requires("outbound") || told.is_some_and(|told| !told.is_empty()) {
+        Keep::Pong
+    } else {
+        Keep::Quiet
+    }
 }
 
 fn failure(why: &FlowFault) -> Failure {

@@ -33,7 +33,8 @@ impl ServerKey {
         let via = request.headers.via.first()?;
         let method = if *method == Method::Ack { Method::Invite } else { method.clone() };
         let unique = via.branch.as_ref().filter(|branch| {
-            branch.get(..COOKIE.len()).is_some_and(|head| head.eq_ignore_ascii_case(COOKIE)) && branch.len() > COOKIE.len()
+            branch.get(..COOKIE.len()).is_some_and(|head| head.eq_ignore_ascii_case(COOKIE))
+                && branch.len() > COOKIE.len()
         });
         Some(match unique {
             Some(branch) => Self::Branch { branch: branch.clone(), host: via.host.clone(), port: via.port, method },
