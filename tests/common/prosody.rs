@@ -12,16 +12,18 @@ pub mod child;
 #[path = "coturn.rs"]
 #[allow(clippy::disallowed_types)]
 pub mod coturn;
+#[path = "place.rs"]
+pub mod place;
 
 use child::Running;
 use coturn::Coturn;
 use std::fs::{self, File};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 /// The two domains.
 pub const ALPHA: &str = "alpha.test";
@@ -121,9 +123,9 @@ impl Lab {
     }
 
     fn start_with(program: &Path) -> Self {
-        let [one, two, three] = free_addresses();
-        let folder = fresh_folder();
-        let ca_file = certificates(&folder, &[(ALPHA, one), (BETA, two)]);
+        let [one, two, three] = place::addresses(&[5222, 5269]).map(IpAddr::V4);
+        let folder = place::folder("lab");
+        let ca_file = place::certificates(&folder, &[(ALPHA, one), (BETA, two)]);
         let mut hosts = String::new();
         for (domain, ip) in [(ALPHA, one), (BETA, two)] {
             for name in ["", "proxy.", "conference.", "sip."] {
@@ -173,65 +175,11 @@ impl Drop for Lab {
     fn drop(&mut self) {
         if std::thread::panicking() {
             for server in [&self.alpha, &self.beta] {
-                let log = server.log();
-                let lines: Vec<&str> = log.lines().collect();
-                eprintln!("--- end of the log of {}:", server.domain);
-                for line in lines.iter().skip(lines.len().saturating_sub(15)) {
-                    eprintln!("{line}");
-                }
+                place::show_end_of(&server.folder.join("prosody.log"), 15);
             }
         }
         let _ = fs::remove_dir_all(&self.folder);
     }
-}
-
-/// Three loopback addresses side by side on which nobody listens. They differ from process to process, so that tests
-/// that run at the same time do not meet.
-fn free_addresses() -> [IpAddr; 3] {
-    let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos();
-    let mut state = u64::from(std::process::id()) << 32 | u64::from(clock);
-    for _ in 0..100 {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let [a, b, c, ..] = state.to_be_bytes();
-        // 127.0.x.y is where other programs of the machine listen.
-        let all = [0, 1, 2].map(|n| IpAddr::V4(Ipv4Addr::new(127, 1 + a % 250, b, 1 + (c % 80) * 3 + n)));
-        let free = |ip: &IpAddr| [5222, 5269].iter().all(|port| TcpListener::bind((*ip, *port)).is_ok());
-        if all.iter().all(free) {
-            return all;
-        }
-    }
-    panic!("no free loopback address: are the ports 5222 and 5269 taken on all addresses by one server?");
-}
-
-fn fresh_folder() -> PathBuf {
-    static COUNT: AtomicUsize = AtomicUsize::new(0);
-    let n = COUNT.fetch_add(1, Ordering::Relaxed);
-    let folder = std::env::temp_dir().join(format!("offhook-lab-{}-{n}", std::process::id()));
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).unwrap();
-    folder
-}
-
-/// Makes an authority and a certificate a domain; gives the file with the authority's certificate.
-fn certificates(folder: &Path, domains: &[(&str, IpAddr)]) -> PathBuf {
-    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.distinguished_name.push(DnType::CommonName, "offhook test authority");
-    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    for (domain, ip) in domains {
-        let names = vec![(*domain).to_owned(), format!("*.{domain}"), ip.to_string()];
-        let mut params = CertificateParams::new(names).unwrap();
-        params.distinguished_name.push(DnType::CommonName, *domain);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &authority).unwrap();
-        fs::write(folder.join(format!("{domain}.crt")), certificate.pem()).unwrap();
-        fs::write(folder.join(format!("{domain}.key")), key.serialize_pem()).unwrap();
-    }
-    let file = folder.join("ca.crt");
-    fs::write(&file, authority.pem()).unwrap();
-    file
 }
 
 fn start_server(program: &Path, lab: &Path, domain: &'static str, ip: IpAddr, turn: &Coturn) -> Server {

@@ -47,6 +47,51 @@ pub fn speak(which: usize, path: &Path) {
     let _ = std::fs::remove_file(plain);
 }
 
+/// The same at a rate that divides 48 kHz, for those that do not resample.
+pub fn speak_at(which: usize, rate_hz: u32, path: &Path) {
+    speak(which, path);
+    let signal = read(path);
+    let step = RATE_HZ / rate_hz as usize;
+    // A windowed sinc that ends a little below half of the new rate.
+    let taps: Vec<f32> = (-60..=60)
+        .map(|n| {
+            let x = n as f32 / step as f32 * 0.9;
+            let sinc = if n == 0 { 1.0 } else { (std::f32::consts::PI * x).sin() / (std::f32::consts::PI * x) };
+            sinc * (0.5 + 0.5 * (std::f32::consts::PI * n as f32 / 61.0).cos()) * 0.9 / step as f32
+        })
+        .collect();
+    let spec = hound::WavSpec {
+        channels: 1,
+        sample_rate: rate_hz,
+        bits_per_sample: 16,
+        sample_format: hound::SampleFormat::Int,
+    };
+    let mut writer = hound::WavWriter::create(path, spec).unwrap();
+    for window in signal.windows(taps.len()).step_by(step) {
+        let sum: f32 = window.iter().zip(&taps).map(|(sample, tap)| sample * tap).sum();
+        writer.write_sample((sum * 32_767.0) as i16).unwrap();
+    }
+    writer.finalize().unwrap();
+}
+
+/// The frequency between these two at which a signal at 48 kHz is loudest, to the hertz, and the share of the signal's
+/// power that it is (1 for a pure tone).
+pub fn loudest_hz(signal: &[f32], from_hz: u32, to_hz: u32) -> (u32, f32) {
+    let share = |hz: u32| {
+        let step = 2.0 * std::f64::consts::PI * f64::from(hz) / RATE_HZ as f64;
+        let (mut re, mut im) = (0.0f64, 0.0f64);
+        for (n, sample) in signal.iter().enumerate() {
+            let (sin, cos) = (step * n as f64).sin_cos();
+            re += f64::from(*sample) * cos;
+            im += f64::from(*sample) * sin;
+        }
+        let n = signal.len().max(1) as f64;
+        (2.0 * (re * re + im * im) / (n * n) / f64::from(power(signal)).max(1e-12)) as f32
+    };
+    let all = (from_hz..=to_hz).map(|hz| (hz, share(hz)));
+    all.max_by(|(_, a), (_, b)| a.total_cmp(b)).unwrap()
+}
+
 /// A WAV file as mono at 48 kHz, read without the library under test.
 pub fn read(path: &Path) -> Vec<f32> {
     let mut reader = hound::WavReader::open(path).unwrap_or_else(|why| panic!("{}: {why}", path.display()));
