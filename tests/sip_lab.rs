@@ -35,7 +35,7 @@ fn both_asterisks_send_a_softphones_speech_back() {
         let says = pbx.folder.join("says.wav");
         speech::speak_at(0, 8000, &says);
         let mut phone = baresip::account(&format!("sip:alice@{}", pbx.ip), &pbx.sip()).says(&says, 8000).start();
-        assert!(pbx.registered("alice").contains(&phone.ip.to_string()));
+        assert!(pbx.registered("alice").contains(&phone.sip.to_string()));
         phone.dial(&format!("sip:600@{}", pbx.ip));
         phone.hears_of("CALL_ESTABLISHED");
         std::thread::sleep(Duration::from_millis(4500));
@@ -119,4 +119,27 @@ fn sipp_calls_asterisk_with_a_password() {
     let messages = sipp::scenario("calls_echo", ip).calls("600", &pbx.sip()).often(5, 5).run();
     assert_eq!(messages.matches("SIP/2.0 401").count(), 5);
     pbx.is_idle_within(Duration::from_secs(5));
+}
+
+#[test]
+fn the_scenarios_go_to_their_end_with_a_softphone() {
+    if !wanted("the_scenarios_go_to_their_end_with_a_softphone") {
+        return;
+    }
+    let proxy = Kamailio::start();
+    let mut phone = baresip::account("sip:alice@kam.test", &proxy.sip()).start();
+    for (name, line, times) in [("changed_183", "ACK ", 1), ("repeated_200", "ACK ", 4), ("held_by_it", "ACK ", 4)] {
+        let peer = sipp::scenario(name, proxy.trunk);
+        let mut peer = if name == "repeated_200" { peer.without_retransmissions().start() } else { peer.start() };
+        phone.dial("sip:trunk@kam.test");
+        phone.hears_of("CALL_ESTABLISHED");
+        peer.meets(line, times);
+        if name != "held_by_it" {
+            phone.hang_up();
+        }
+        phone.hears_of("CALL_CLOSED");
+        peer.finish();
+        println!("{name}: done");
+    }
+    sipp::scenario("late_offer", proxy.trunk).calls("alice", &proxy.sip()).run();
 }

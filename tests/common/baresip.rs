@@ -1,5 +1,6 @@
-//! A real softphone, baresip (Debian package `baresip-core`), on a loopback address of its own: it takes commands and tells
-//! what happens over a control connection, plays a WAV file and writes down what it hears.
+//! A real softphone, baresip (Debian package `baresip-core`): it takes commands and tells what happens over a control
+//! connection, plays a WAV file and writes down what it hears. It is at 127.0.0.1, as its media is wherever it is told to
+//! be, and has ports of its own.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
 use crate::prosody::child::Running;
@@ -7,13 +8,14 @@ use crate::prosody::place;
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(30);
+const HERE: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 /// How it is to be started.
 pub struct Setup {
@@ -60,16 +62,14 @@ impl Setup {
 
     /// Starts it and waits until it has registered.
     pub fn start(self) -> Baresip {
-        let [ip] = place::addresses(&[5060, 4444]);
+        let [sip, orders] = [place::free_port(), place::free_port()].map(|port| SocketAddr::from((HERE, port)));
         let folder = place::folder("baresip");
-        place::certificates(&folder, &[("baresip.test", IpAddr::V4(ip))]);
+        place::certificates(&folder, &[("baresip.test", IpAddr::V4(HERE))]);
         let both = ["key", "crt"].map(|end| fs::read_to_string(folder.join(format!("baresip.test.{end}"))).unwrap());
         fs::write(folder.join("certificate.pem"), both.concat()).unwrap();
         fs::create_dir(folder.join("heard")).unwrap();
-        let silence = folder.join("silence.wav");
-        write_silence(&silence, self.rate_hz);
-        let says = self.says.as_deref().unwrap_or(&silence);
-        fs::write(folder.join("config"), configuration(&folder, ip, says, self.rate_hz, self.trusts.as_deref()))
+        write_lines(&folder.join("says.wav"), self.says.as_deref(), self.rate_hz);
+        fs::write(folder.join("config"), configuration(&folder, sip, orders, self.rate_hz, self.trusts.as_deref()))
             .unwrap();
         fs::write(folder.join("accounts"), format!("<{}>;{}\n", self.account, self.parameters)).unwrap();
         fs::write(folder.join("contacts"), "").unwrap();
@@ -80,7 +80,7 @@ impl Setup {
         let mut process = Running::spawn(&mut command, "baresip-core");
         let start = Instant::now();
         let control = loop {
-            if let Ok(control) = TcpStream::connect((ip, 4444)) {
+            if let Ok(control) = TcpStream::connect(orders) {
                 break control;
             }
             let ended = process.ended();
@@ -92,7 +92,7 @@ impl Setup {
         };
         let heard = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
         listen(control.try_clone().unwrap(), Arc::clone(&heard));
-        let mut phone = Baresip { ip, folder, control, heard, seen: 0, process };
+        let mut phone = Baresip { sip, folder, control, heard, seen: 0, process };
         while !phone.ask("reginfo", "").contains("OK ") {
             if start.elapsed() > LIMIT {
                 place::show_end_of(&phone.folder.join("log"), 60);
@@ -106,8 +106,8 @@ impl Setup {
 
 /// A running baresip; ends when dropped.
 pub struct Baresip {
-    /// Its address: SIP on port 5060 (UDP, TCP) and 5061 (TLS).
-    pub ip: Ipv4Addr,
+    /// Its address, UDP and TCP; TLS is one port higher.
+    pub sip: SocketAddr,
     /// Gone when it ends.
     pub folder: PathBuf,
     control: TcpStream,
@@ -228,23 +228,23 @@ fn listen(control: TcpStream, heard: Arc<(Mutex<Vec<Value>>, Condvar)>) {
     });
 }
 
-fn configuration(folder: &Path, ip: Ipv4Addr, says: &Path, rate_hz: u32, trusts: Option<&Path>) -> String {
-    let (here, says) = (folder.display(), says.display());
+fn configuration(folder: &Path, sip: SocketAddr, orders: SocketAddr, rate_hz: u32, trusts: Option<&Path>) -> String {
+    let here = folder.display();
     let trust = trusts.map_or(String::new(), |file| format!("sip_cafile {}\n", file.display()));
     let mut text = format!(
         "poll_method epoll
-sip_listen {ip}:5060
+sip_listen {sip}
 sip_certificate {here}/certificate.pem
-{trust}net_interface {ip}
-audio_source aufile,{says}
+{trust}net_interface {HERE}
+audio_source aufile,{here}/says.wav
 audio_player aufile,{here}/played.wav
 audio_alert aufile,{here}/played.wav
 ausrc_srate {rate_hz}
 auplay_srate {rate_hz}
 ausrc_channels 1
 auplay_channels 1
-rtp_ports 18000-18100
-ctrl_tcp_listen {ip}:4444
+rtp_ports 14000-19998
+ctrl_tcp_listen {orders}
 snd_path {here}/heard
 module_path {}
 ",
@@ -267,7 +267,8 @@ fn modules() -> &'static Path {
         .expect("install the Debian package `baresip-core`, or set OFFHOOK_INTEROP=none")
 }
 
-fn write_silence(path: &Path, rate_hz: u32) {
+/// Two minutes: baresip hangs up when its file ends.
+fn write_lines(path: &Path, says: Option<&Path>, rate_hz: u32) {
     let spec = hound::WavSpec {
         channels: 1,
         sample_rate: rate_hz,
@@ -275,7 +276,14 @@ fn write_silence(path: &Path, rate_hz: u32) {
         sample_format: hound::SampleFormat::Int,
     };
     let mut writer = hound::WavWriter::create(path, spec).unwrap();
-    for _ in 0..rate_hz {
+    if let Some(says) = says {
+        let mut reader = hound::WavReader::open(says).unwrap();
+        assert_eq!(reader.spec(), spec, "{}", says.display());
+        for sample in reader.samples::<i16>() {
+            writer.write_sample(sample.unwrap()).unwrap();
+        }
+    }
+    for _ in 0..120 * rate_hz {
         writer.write_sample(0i16).unwrap();
     }
     writer.finalize().unwrap();

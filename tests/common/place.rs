@@ -29,6 +29,17 @@ pub fn addresses<const N: usize>(ports: &[u16]) -> [Ipv4Addr; N] {
     panic!("no free loopback address: are the ports {ports:?} taken on all addresses by one server?");
 }
 
+/// A TCP port of 127.0.0.1 on which nobody listens at this moment, nor on the one after it.
+pub fn free_port() -> u16 {
+    for _ in 0..100 {
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port").port();
+        if port < u16::MAX && TcpListener::bind((Ipv4Addr::LOCALHOST, port + 1)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no two free ports side by side");
+}
+
 /// An empty folder.
 pub fn folder(name: &str) -> PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(0);

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A run that is being put together.
 pub struct Scenario {
@@ -40,6 +40,13 @@ impl Scenario {
     #[must_use]
     pub fn key(mut self, name: &str, value: &str) -> Self {
         self.command.args(["-key", name, value]);
+        self
+    }
+
+    /// Takes the same message again as a message of its own, instead of repeating what it had answered.
+    #[must_use]
+    pub fn without_retransmissions(mut self) -> Self {
+        self.command.arg("-nr");
         self
     }
 
@@ -81,16 +88,23 @@ impl Sipp {
         String::from_utf8_lossy(&fs::read(self.folder.join("messages")).unwrap_or_default()).into_owned()
     }
 
+    /// Waits until a line that begins like this has been sent or received so often.
+    #[track_caller]
+    pub fn meets(&mut self, beginning: &str, times: usize) {
+        let start = Instant::now();
+        while self.messages().lines().filter(|line| line.starts_with(beginning)).count() < times {
+            let waiting = start.elapsed() < Duration::from_secs(30) && self.process.ended().is_none();
+            assert!(waiting, "the scenario {} meets no {beginning:?} {times} times", self.name);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Waits for the end of the scenario, every call of which must have gone as the file says; gives all messages.
     #[track_caller]
     pub fn finish(mut self) -> String {
         let status = self.process.wait(Duration::from_secs(70));
         let messages = self.messages();
         if !status.is_some_and(|status| status.success()) {
-            for file in ["errors", "screen"] {
-                place::show_end_of(&self.folder.join(file), 30);
-            }
-            place::show_end_of(&self.folder.join("messages"), 150);
             panic!("the scenario {} did not go as it should: {status:?}", self.name);
         }
         messages
@@ -106,6 +120,11 @@ impl Sipp {
 
 impl Drop for Sipp {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            for (file, lines) in [("messages", 150), ("errors", 30), ("screen", 5)] {
+                place::show_end_of(&self.folder.join(file), lines);
+            }
+        }
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
