@@ -415,8 +415,13 @@ pub struct SipFlowLimits {
     /// A connection on which nothing travels for so long is closed. The usual registration (3600 s, refreshed before) is
     /// shorter.
     pub idle: Duration,
-    /// Only a connection that rests for so long is closed to make room for another one.
+    /// One that we opened and that rests for so long is closed to make room for another one.
     pub evictable: Duration,
+    /// The same for one that was accepted and never said anything: a round trip and a handshake of a slow device.
+    pub evictable_silent: Duration,
+    /// The same for one that was accepted and spoke: more than two intervals of keep-alives, so that a flood of newcomers
+    /// does not push out who is there.
+    pub evictable_accepted: Duration,
     /// Messages of one connection that are no SIP, before it is closed.
     pub malformed: u32,
     /// Interval of keep-alives on streams, least and most (RFC 5626 §4.4.1).
@@ -441,6 +446,8 @@ impl Default for SipFlowLimits {
             first_message: Duration::from_secs(16),
             idle: Duration::from_secs(3700),
             evictable: Duration::from_secs(60),
+            evictable_silent: Duration::from_secs(1),
+            evictable_accepted: Duration::from_secs(300),
             malformed: 32,
             stream_keep_alive: (Duration::from_secs(95), Duration::from_secs(120)),
             datagram_keep_alive: (Duration::from_secs(24), Duration::from_secs(29)),

@@ -148,12 +148,7 @@ fn every_case_of_rfc_3263_finds_its_servers() {
         // NAPTR decides, by order and preference.
         (
             "sip:naptr.example",
-            &[
-                "TLS 192.0.2.10:5090 naptr.example",
-                "TCP 192.0.2.11:5080",
-                "UDP 192.0.2.10:5070",
-                "UDP 192.0.2.11:5071",
-            ],
+            &["TLS 192.0.2.10:5090 naptr.example", "TCP 192.0.2.11:5080", "UDP 192.0.2.10:5070", "UDP 192.0.2.11:5071"],
         ),
         // `sips:` takes nothing but SIPS services.
         ("sips:naptr.example", &["TLS 192.0.2.10:5090 naptr.example"]),
@@ -162,12 +157,7 @@ fn every_case_of_rfc_3263_finds_its_servers() {
         // Without NAPTR: SRV of each transport that we speak.
         (
             "sip:srv.example",
-            &[
-                "UDP 192.0.2.10:5070",
-                "UDP 192.0.2.11:5071",
-                "TCP 192.0.2.11:5080",
-                "TLS 192.0.2.10:5090 srv.example",
-            ],
+            &["UDP 192.0.2.10:5070", "UDP 192.0.2.11:5071", "TCP 192.0.2.11:5080", "TLS 192.0.2.10:5090 srv.example"],
         ),
         ("sips:srv.example", &["TLS 192.0.2.10:5090 srv.example"]),
         // Neither: the host, by UDP.

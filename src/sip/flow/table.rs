@@ -16,6 +16,8 @@ const ACCEPTED: u64 = 1 << 63;
 
 /// A connection that is no SIP lives so long, for the answer that says so.
 const LAST_WORD: Duration = Duration::from_secs(1);
+/// Two line ends with so much between them are two pongs.
+const SPLIT: Duration = Duration::from_secs(2);
 const NO_SIP: FlowFault = FlowFault::Misbehaved("the connection carries no SIP");
 
 /// Where a connection leads: transport, address, and the name that its certificate was checked for (RFC 5923 §8.1: a
@@ -56,6 +58,8 @@ struct Flow {
     /// Something that is SIP, or a keep-alive, came.
     proven: bool,
     malformed: u32,
+    /// A line end came last, then.
+    crlf: Option<Instant>,
     /// It is closed then, and nothing of it is read any more.
     ends: Option<Instant>,
     used: Instant,
@@ -93,6 +97,10 @@ impl Flow {
             Role::Listener => None,
             Role::Outgoing(remote) | Role::Accepted { remote, .. } => Some(remote),
         }
+    }
+
+    fn is_accepted(&self) -> bool {
+        matches!(self.role, Role::Accepted { .. })
     }
 
     fn is_kept(&self) -> bool {
@@ -332,7 +340,8 @@ impl Flows {
 
     fn add(&mut self, now: Instant, transport: Transport, role: Role) -> Result<FlowId, FlowFault> {
         let ours = self.flows.len() - self.sources.values().sum::<usize>();
-        if ours >= self.limits.outgoing && !self.evict(now, |it| matches!(it.role, Role::Outgoing(_)) && !it.is_kept())
+        if ours >= self.limits.outgoing
+            && !self.evict(now, self.limits.evictable, |it| matches!(it.role, Role::Outgoing(_)) && !it.is_kept())
         {
             return Err(FlowFault::Full);
         }
@@ -345,8 +354,8 @@ impl Flows {
     }
 
     /// Closes the flow that rests longest among those that may be closed to make room; true if there was one.
-    fn evict(&mut self, now: Instant, may: impl Fn(&Flow) -> bool) -> bool {
-        let resting = |it: &Flow| now.saturating_duration_since(it.used) >= self.limits.evictable;
+    fn evict(&mut self, now: Instant, rest: Duration, may: impl Fn(&Flow) -> bool) -> bool {
+        let resting = |it: &Flow| now.saturating_duration_since(it.used) >= rest;
         let longest = self.flows.iter().filter(|(_, it)| may(it) && resting(it)).min_by_key(|(_, it)| it.used);
         let Some(flow) = longest.map(|(flow, _)| *flow) else { return false };
         self.fail(flow, FlowFault::Idle);
@@ -382,8 +391,8 @@ impl Flows {
         let full = of_source >= self.limits.accepted_per_source
             // Whoever never said anything makes room first, then who has rested longest.
             || all >= self.limits.accepted
-                && !self.evict(now, |it| matches!(it.role, Role::Accepted { .. }) && !it.proven)
-                && !self.evict(now, |it| matches!(it.role, Role::Accepted { .. }));
+                && !self.evict(now, self.limits.evictable_silent, |it| it.is_accepted() && !it.proven)
+                && !self.evict(now, self.limits.evictable_accepted, Flow::is_accepted);
         if full {
             tracing::debug!("too many connections, one more is refused");
             self.outputs.push_back(SipOutput::Close(flow));
@@ -471,6 +480,11 @@ impl Flows {
         if it.ends.is_some() {
             return Ok(());
         }
+        // RFC 5626 §3.5.1: two pongs are no ping. The halves of one that was split come close together.
+        if it.crlf.is_some_and(|at| now.saturating_duration_since(at) > SPLIT) {
+            it.framer.forget_crlf();
+        }
+        it.crlf = None;
         it.framer.push(bytes);
         let mut complete = false;
         loop {
@@ -521,7 +535,7 @@ impl Flows {
                 it.proven = true;
                 self.outputs.push_back(SipOutput::Send { flow, remote: source, bytes: PONG.to_vec() });
             }
-            Framed::Pong => {}
+            Framed::Pong => it.crlf = Some(now),
         }
         Ok(())
     }
@@ -625,6 +639,7 @@ impl Flow {
             began: None,
             proven: false,
             malformed: 0,
+            crlf: None,
             ends: None,
             used: now,
             keepers: BTreeMap::new(),

@@ -73,6 +73,13 @@ impl Framer {
         }
     }
 
+    /// Much time passed since a [`Framed::Pong`]: another CRLF is another pong, not the other half of a ping.
+    pub fn forget_crlf(&mut self) {
+        if let State::Between { after_crlf } = &mut self.state {
+            *after_crlf = false;
+        }
+    }
+
     /// True if a part of a message is kept.
     #[must_use]
     pub fn is_mid_message(&self) -> bool {
