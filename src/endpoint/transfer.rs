@@ -12,12 +12,15 @@ use crate::jingle::sessions::SessionId;
 use crate::transport::ibb::IbbStream;
 use crate::transport::leg::{ChannelId, Leg};
 use crate::transport::s5b::{S5b, StreamId};
-use crate::wire::candidate::{Candidate, IbbTransport, Transport};
+use crate::wire::candidate::{Candidate, IbbTransport, IceTransport, Transport};
 use crate::wire::description::{FileDescription, FileErrorCondition, FileHash};
 use crate::wire::jid::Jid;
 use crate::wire::jingle::{Content, Creator, Senders, Sid};
 use crate::wire::ns;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// A candidate that comes late has so long to be of use, where a data channel would be given up.
+const SILENCE_OF_ONE: Duration = Duration::from_secs(2);
 
 /// Where a session of files stands.
 ///
@@ -169,11 +172,22 @@ pub(super) struct ChannelWay {
     pub(super) channel: Option<ChannelId>,
     /// Everything that was written has been acknowledged.
     pub(super) delivered: bool,
+    /// The message that stands for a file without bytes was written.
+    pub(super) nothing_sent: bool,
     /// Local candidates that no stanza has carried yet.
     pub(super) unsent: Vec<Candidate>,
     pub(super) gathered: bool,
+    /// Where another way is left: given up then, if nothing of the peer has come over the network.
+    pub(super) hopeless: Option<Instant>,
     /// Gathering is waited for at most until then: what replaces a transport is to come with its candidates.
     pub(super) gather_by: Option<Instant>,
+}
+
+impl ChannelWay {
+    /// A candidate has come late.
+    pub(super) fn hope(&mut self, now: Instant) {
+        self.hopeless = self.hopeless.map(|at| at.max(now + SILENCE_OF_ONE));
+    }
 }
 
 /// In-band bytes between the shell and the way.
@@ -203,6 +217,8 @@ pub(super) struct File {
     pub(super) description: FileDescription,
     /// The peer's half of the transport, until it is used.
     pub(super) theirs: Option<Transport>,
+    /// Candidates that the peer told after that half and before ours was ready for them.
+    pub(super) early: Vec<IceTransport>,
     /// `senders` of the content.
     pub(super) senders: Senders,
     pub(super) offset: u64,
@@ -233,6 +249,7 @@ impl File {
             sending,
             description,
             theirs: None,
+            early: Vec::new(),
             senders: Senders::Initiator,
             offset: 0,
             length: None,
@@ -308,7 +325,7 @@ impl File {
             Some(Carriage::S5b(s5b)) => s5b.poll_timeout(),
             Some(Carriage::Channel(way)) => {
                 let leg = way.leg.as_mut().and_then(|leg| leg.poll_timeout()).map(|(at, _)| at);
-                [leg, way.gather_by].into_iter().flatten().min()
+                [leg, way.gather_by, way.hopeless].into_iter().flatten().min()
             }
             Some(Carriage::Ibb { stream, .. }) => stream.as_ref().and_then(|s| s.poll_timeout()),
             None => None,

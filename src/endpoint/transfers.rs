@@ -487,7 +487,7 @@ impl Endpoint {
             }
             SessionEvent::RemoteTransport { content, transport, .. } => {
                 let Some(file) = self.transfers.get(&id).and_then(|t| t.file_of(&content)) else { return };
-                self.remote_ice(now, file, &transport);
+                self.more_remote_ice(now, file, transport);
             }
             SessionEvent::RemoteStreamhosts { content, news } => {
                 let Some(file) = self.transfers.get(&id).and_then(|t| t.file_of(&content)) else { return };

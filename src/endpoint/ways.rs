@@ -1,6 +1,7 @@
 //! How the bytes of a file find their way: SOCKS5 bytestream, data channel or in-band, prepared, negotiated and replaced
 //! by the next one. Read XEP-0260 §2 and §3, XEP-0261 §2 and XEP-0343 §4 before touching this file.
 
+use super::call::EARLY_TRANSPORTS;
 use super::event::{EndKind, LegId, Output, SocketPlan};
 use super::file_event::{FileEvent, FileId, FileOutput, TransferId, Way};
 use super::transfer::{Attempt, Carriage, ChannelWay, File, FileStage, Pump, Purpose, Stage};
@@ -23,12 +24,15 @@ use std::time::{Duration, Instant};
 const CONNECT: Duration = Duration::from_secs(20);
 /// The same where another way may do; a relayed data channel on a long path takes 2 to 3 s.
 const CONNECT_OR_FALL: Duration = Duration::from_secs(8);
+/// And where nothing at all comes back, not one check of the peer's nor one answer to ours: by then each pair has been tried
+/// six times, the last one with a second and a half for its answer.
+const SILENCE: Duration = Duration::from_secs(4);
 /// The peer's next word, when one side has seen a way fail and the other chooses the next.
 const PATIENCE: Duration = Duration::from_secs(45);
 /// The peer's answer to the next file is waited for so long before this one begins.
 const NEXT_FILE: Duration = Duration::from_secs(2);
-/// Candidates of a new transport are waited for so long: they are in its first stanza.
-const GATHER: Duration = Duration::from_secs(2);
+/// Candidates of a new transport are waited for so long, to be in its first stanza; later ones follow it.
+const GATHER: Duration = Duration::from_secs(1);
 /// XEP-0343 §4.1
 const WEBRTC: &str = "webrtc-datachannel";
 /// RFC 8841 §5
@@ -264,6 +268,7 @@ impl Endpoint {
             (false, _) => PATIENCE,
         };
         file.stage = FileStage::Connecting(now + patience);
+        let early = std::mem::take(&mut file.early);
         match (file.way.as_mut(), theirs) {
             (Some(Carriage::S5b(s5b)), Transport::S5b(theirs)) => {
                 // S5B has its own clock; this is for a peer that goes silent after it.
@@ -273,8 +278,9 @@ impl Endpoint {
                 }
                 self.pump_s5b(now, id);
             }
-            (Some(Carriage::Channel(_)), Transport::Ice(theirs)) => {
-                if let Some(leg) = file.leg_mut() {
+            (Some(Carriage::Channel(way)), Transport::Ice(theirs)) => {
+                way.hopeless = (patience == CONNECT_OR_FALL).then(|| now + SILENCE);
+                if let Some(leg) = &mut way.leg {
                     if let Some(sctp) = &theirs.sctp {
                         leg.set_remote_sctp(sctp.port);
                     }
@@ -290,6 +296,9 @@ impl Endpoint {
                     channel.channel = leg.open_channel(now, &name).ok();
                 }
                 self.remote_ice(now, id, &theirs);
+                for news in early {
+                    self.remote_ice(now, id, &news);
+                }
                 self.trickle(now, id);
             }
             (Some(Carriage::Ibb { transport, stream }), Transport::Ibb(theirs)) => {
@@ -304,15 +313,31 @@ impl Endpoint {
         }
     }
 
+    /// A transport-info of the peer. It may come while the user is asked or sockets are being bound (RFC 8838 §10): then it
+    /// waits for the leg, for nobody says it again.
+    pub(super) fn more_remote_ice(&mut self, now: Instant, id: FileId, news: IceTransport) {
+        let Some(file) = self.file_mut(id) else { return };
+        let ready = file.theirs.is_none() && file.leg_mut().is_some();
+        if ready {
+            self.remote_ice(now, id, &news);
+        } else if file.early.len() < EARLY_TRANSPORTS {
+            file.early.push(news);
+        }
+    }
+
     /// Candidates and credentials of the peer.
-    pub(super) fn remote_ice(&mut self, now: Instant, id: FileId, transport: &IceTransport) {
+    fn remote_ice(&mut self, now: Instant, id: FileId, transport: &IceTransport) {
         let fingerprints = self.allowed_fingerprints(&transport.fingerprints);
         if fingerprints.is_empty() && !transport.fingerprints.is_empty() {
             let text = "the peer's certificate is not the one that --require-fingerprint names".to_owned();
             let reason = Reason::new(ReasonCondition::SecurityError);
             return self.fail_file(now, id, EndKind::Security, reason, text);
         }
-        let Some(leg) = self.file_mut(id).and_then(File::leg_mut) else { return };
+        let Some(way) = self.file_mut(id).and_then(File::channel_mut) else { return };
+        if !transport.candidates.is_empty() {
+            way.hope(now);
+        }
+        let Some(leg) = &mut way.leg else { return };
         offer::tell_leg(leg, now, transport, &fingerprints);
         self.drain_file_leg(now, id);
     }
@@ -412,7 +437,10 @@ impl Endpoint {
         while let Some(event) = self.file_mut(id).and_then(File::leg_mut).and_then(|leg| leg.poll_event()) {
             let Some(way) = self.file_mut(id).and_then(File::channel_mut) else { return };
             match event {
-                LegEvent::LocalCandidate(candidate) => way.unsent.push(candidate),
+                LegEvent::LocalCandidate(candidate) => {
+                    way.hope(now);
+                    way.unsent.push(candidate);
+                }
                 LegEvent::GatheringComplete => way.gathered = true,
                 LegEvent::Resolve(name) => self.resolve(name),
                 LegEvent::ChannelOpen { id: channel, by_peer, .. } => {
@@ -515,8 +543,8 @@ impl Endpoint {
             | FileStage::Alerting(_)
             | FileStage::Checking { .. }
             | FileStage::Keeping { .. }
-            | FileStage::Sent { .. }
             | FileStage::Over => {}
+            FileStage::Sent { .. } => self.receiver_left(now, id),
         }
     }
 
@@ -565,6 +593,7 @@ impl Endpoint {
         self.close_way(now, id);
         if let Some(file) = self.file_mut(id) {
             file.theirs = Some(transport);
+            file.early.clear();
         }
         self.prepare(now, id, Purpose::ReplaceAccept);
     }
@@ -642,6 +671,15 @@ impl Endpoint {
                 }
                 if gathered {
                     return self.drain_file_leg(now, id);
+                }
+                if way.hopeless.is_some_and(|at| at <= now) {
+                    way.hopeless = None;
+                    let heard = way.leg.as_ref().is_some_and(|leg| leg.is_heard());
+                    if !heard && matches!(file.stage, FileStage::Connecting(_)) {
+                        tracing::info!(file = %id, "nothing comes over UDP, another way is tried");
+                        return self.fall_back(now, id);
+                    }
+                    return;
                 }
             }
             Some(Carriage::Ibb { stream: Some(stream), .. }) if stream.poll_timeout().is_some_and(|at| at <= now) => {

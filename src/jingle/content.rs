@@ -367,6 +367,17 @@ impl Content {
 
     /// Takes the facts of a transport-info in; the caller has dealt with crossed restarts and swapped fingerprints.
     pub(crate) fn absorb(&mut self, mut new: IceTransport, cap: usize) -> Absorbed {
+        // What follows a transport-replace that we have not answered yet is about the new transport.
+        if let Replace::Theirs(pending) = &mut self.replace
+            && let Transport::Ice(pending) = &mut **pending
+            && new.ufrag.as_deref().is_none_or(|ufrag| pending.ufrag.as_deref() == Some(ufrag))
+        {
+            new.candidates.truncate(cap);
+            complete(pending, &new);
+            new.ufrag.clone_from(&pending.ufrag);
+            new.pwd.clone_from(&pending.pwd);
+            return Absorbed::News { transport: new, restart: false };
+        }
         let restart = self.is_restart(&new);
         // J371-05: before the result of our restart, old candidates are on the way.
         if self.restart == Restart::OursUnacked && !restart {

@@ -260,6 +260,12 @@ impl Ice {
         self.proven.contains(path)
     }
 
+    /// True if an authentic message of the peer has come, on whatever path.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        !self.proven.is_empty()
+    }
+
     /// Where payload goes.
     #[must_use]
     pub fn path(&self) -> Option<Path> {

@@ -66,6 +66,12 @@ impl ProvenPaths {
         self.paths.push(path);
     }
 
+    /// True while the peer has proved itself nowhere.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.paths.is_empty()
+    }
+
     /// Forgets all but `keep`, as an ICE restart does.
     pub fn reset(&mut self, keep: Option<Path>) {
         self.paths.retain(|known| Some(*known) == keep);

@@ -24,7 +24,7 @@ impl Leg {
     }
 
     /// Takes as many bytes as there is room for and says how many: fewer than offered means that
-    /// `LegEvent::ChannelWritable` follows.
+    /// `LegEvent::ChannelWritable` follows. No bytes at all are a message too, which browsers' applications see.
     ///
     /// # Errors
     /// The channel is closed.
@@ -78,6 +78,11 @@ impl Leg {
                 gatherer.route(data.now(), path.local, path.remote, &contents, &mut self.scratch)
             {
                 return Some(Transmit { local, destination, contents: self.scratch.clone() });
+            }
+            // It waits behind the request that opens the relay.
+            let waiting = gatherer.poll_transmit();
+            if waiting.is_some() {
+                return waiting;
             }
         }
     }

@@ -41,6 +41,15 @@ impl Leg {
         self.phase == Phase::Connected
     }
 
+    /// True once anything authentic of the peer has come over the network: a path exists in one direction at least.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        match &self.way {
+            Way::Ice { ice, .. } => ice.is_heard(),
+            Way::Plain { .. } => self.is_connected(),
+        }
+    }
+
     /// What the peer signalled; may be called again as more becomes known. Settles the DTLS role from the `setup` of
     /// the fingerprints (missing reads as actpass).
     pub fn set_remote(&mut self, now: Instant, creds: Option<IceCreds>, fingerprints: &[Fingerprint]) {
