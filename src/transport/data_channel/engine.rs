@@ -59,6 +59,9 @@ pub(super) struct Engine {
     /// Streams that the peer has reset; we owe ours.
     pub(super) owed_resets: Vec<u16>,
     pub(super) next_stream: u16,
+    /// What the packets that it was fed made it walk, chunk by chunk and number by number.
+    #[cfg(test)]
+    pub(super) steps: u64,
 }
 
 impl Engine {
@@ -91,6 +94,8 @@ impl Engine {
             owed_resets: Vec::new(),
             // RFC 8832 §6: even ones for the DTLS client.
             next_stream: u16::from(!client),
+            #[cfg(test)]
+            steps: 0,
         }
     }
 
@@ -142,6 +147,10 @@ impl Engine {
     }
 
     pub(super) fn feed(&mut self, now: Instant, packet: Bytes) {
+        #[cfg(test)]
+        {
+            self.steps += self.guard.steps(&packet);
+        }
         let now = self.clock.engine(now);
         match (self.endpoint.handle(now, PEER, None, packet), &mut self.association) {
             (Some((of, DatagramEvent::AssociationEvent(event))), Some((ours, association))) if of == *ours => {

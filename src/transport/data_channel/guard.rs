@@ -662,6 +662,32 @@ pub(crate) mod tests {
         sealed(out)
     }
 
+    impl Guard {
+        /// How far the engine counts for a packet that has passed: chunks, numbers skipped by a FORWARD TSN, numbers in the
+        /// gaps of a SACK, streams of a reset.
+        pub(crate) fn steps(&self, packet: &[u8]) -> u64 {
+            let (mut at, mut steps) = (HEADER, 0);
+            while let Some(chunk) = chunk_at(packet, at) {
+                let value = &chunk[4..];
+                steps += 1 + match chunk[0] {
+                    FORWARD_TSN => {
+                        let ahead = u32_at(value, 0).unwrap().wrapping_sub(self.peer_cumulative);
+                        u64::from(if ahead > u32::MAX / 2 { 0 } else { ahead })
+                    }
+                    SACK => {
+                        let gaps = usize::from(u16_at(value, 8).unwrap());
+                        let blocks = value[12..].chunks_exact(4).take(gaps);
+                        blocks.map(|b| u64::from(u16_at(b, 2).unwrap().saturating_sub(u16_at(b, 0).unwrap())) + 1).sum()
+                    }
+                    RECONFIG => value.len() as u64 / 2,
+                    _ => 0,
+                };
+                at += chunk.len().next_multiple_of(4);
+            }
+            steps
+        }
+    }
+
     pub(crate) fn resealed(packet: Vec<u8>) -> Bytes {
         sealed(packet)
     }
