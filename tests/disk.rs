@@ -193,6 +193,29 @@ fn a_file_over_4_gib_is_resumed_near_its_end_and_counted_in_64_bits() {
 }
 
 #[test]
+fn a_sender_tells_when_the_peer_has_left_the_stream_and_not_when_it_left_it_itself() {
+    let scratch = Scratch::new();
+    let source = scratch.file("source", &bytes(MIB));
+    let (worker, told) = sender(&source, 0, None);
+    let (a, mut b) = pair();
+    worker.carry(a);
+    let mut got = Vec::new();
+    b.read_to_end(&mut got).unwrap();
+    assert!(carried(&told).is_ok());
+    assert!(told.try_recv().is_err(), "the peer is still there");
+    drop(b);
+    assert_eq!(next(&told), FileReport::Left);
+    let (worker, told) = sender(&source, 0, None);
+    let (a, mut b) = pair();
+    worker.carry(a);
+    b.read_to_end(&mut got).unwrap();
+    assert!(carried(&told).is_ok());
+    gone(worker, &told);
+    drop(b);
+    assert!(told.try_recv().is_err());
+}
+
+#[test]
 fn a_range_in_the_middle_is_sent_alone_while_the_hash_is_that_of_the_whole_file() {
     let scratch = Scratch::new();
     let content = bytes(3 * MIB);
@@ -287,7 +310,138 @@ fn a_part_written_in_band_is_resumed_over_tcp_and_the_other_way_round() {
     }
     assert_eq!(carried(&told).unwrap().hashes, [sha256(&content)]);
     assert!(std::fs::read(kept(&third, &told)).unwrap() == content);
+    drop(third);
     assert_eq!(scratch.names(), ["f", "source"]);
+}
+
+/// What a sender does that has not heard that its file arrived.
+fn sent_again(source: &Path, directory: &Path, identity: &Identity) -> (PathBuf, u64, FileWorker) {
+    let (receiver, received, offset) = receiver(directory, identity);
+    let (sender, _sent) = sender(source, offset, None);
+    let (a, b) = pair();
+    receiver.carry(b);
+    sender.carry(a);
+    let hashes = carried(&received).unwrap().hashes;
+    assert_eq!(hashes, [sha256(&std::fs::read(source).unwrap())]);
+    (kept(&receiver, &received), offset, receiver)
+}
+
+#[test]
+fn a_file_whose_sender_does_not_know_that_it_arrived_is_recognized_and_not_stored_twice() {
+    let scratch = Scratch::new();
+    for size in [0, 1, 3 * MIB + 5] {
+        let (inbox, content) = (scratch.0.join(format!("in-{size}")), bytes(size));
+        std::fs::create_dir(&inbox).unwrap();
+        let listed = Scratch(inbox.clone());
+        let source = scratch.file("source", &content);
+        let it = identity("f", size);
+        let (path, _, first) = sent_again(&source, &inbox, &it);
+        let before = std::fs::metadata(&path).unwrap().modified().unwrap();
+        // Under another name by now, with the hash that was not known then, and again.
+        let named = Identity { name: "g".into(), date: None, hashes: vec![sha256(&content)], ..it.clone() };
+        let mut held = vec![first];
+        for again in [&it, &it] {
+            let (same, offset, worker) = sent_again(&source, &inbox, again);
+            held.push(worker);
+            assert_eq!((&same, offset), (&path, (size as u64).saturating_sub(1)), "{size}");
+        }
+        assert_eq!(std::fs::metadata(&path).unwrap().modified().unwrap(), before, "nothing was written");
+        assert!(std::fs::read(&path).unwrap() == content);
+        assert_eq!(listed.names(), [".f.part.offhook", "f"]);
+        // Nobody remembers it any more: another one of that name.
+        drop(held);
+        assert_eq!(listed.names(), ["f"]);
+        let (other, offset, worker) = sent_again(&source, &inbox, &named);
+        assert_eq!((other, offset), (inbox.join("g"), 0));
+        drop(worker);
+        let (other, offset, worker) = sent_again(&source, &inbox, &it);
+        assert_eq!((other, offset), (inbox.join("f (1)"), 0));
+        drop(worker);
+        assert_eq!(listed.names(), ["f", "f (1)", "g"]);
+    }
+}
+
+#[test]
+fn a_program_that_is_killed_after_the_last_byte_leaves_what_the_next_one_recognizes() {
+    let scratch = Scratch::new();
+    let (inbox, content) = (scratch.0.join("in"), bytes(MIB));
+    std::fs::create_dir(&inbox).unwrap();
+    let source = scratch.file("source", &content);
+    let it = identity("f", MIB);
+    let (path, _, worker) = sent_again(&source, &inbox, &it);
+    let sidecar = inbox.join(".f.part.offhook");
+    let left = std::fs::read(&sidecar).unwrap();
+    drop(worker);
+    std::fs::write(&sidecar, &left).unwrap();
+    let (same, offset, worker) = sent_again(&source, &inbox, &it);
+    assert_eq!((same, offset), (path.clone(), MIB as u64 - 1));
+    drop(worker);
+    // The person has written to it since, put something else there, or taken it away: it is another file, and stays as it is.
+    for change in ["written", "replaced", "link", "gone"] {
+        std::fs::write(&sidecar, &left).unwrap();
+        match change {
+            "written" => std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"more").unwrap(),
+            "replaced" => std::fs::write(&path, bytes(MIB)).unwrap(),
+            "link" => {
+                std::fs::remove_file(&path).unwrap();
+                #[cfg(unix)]
+                std::os::unix::fs::symlink(&source, &path).unwrap();
+            }
+            _ => std::fs::remove_file(&path).unwrap(),
+        }
+        let there = std::fs::read(&path).ok();
+        let (fresh, offset, worker) = sent_again(&source, &inbox, &it);
+        assert_eq!((fresh != path || change == "gone", offset), (true, 0), "{change}");
+        if change != "gone" {
+            assert!(std::fs::read(&path).ok() == there, "{change}");
+        }
+        drop(worker);
+        std::fs::remove_file(fresh).unwrap();
+        assert!(!sidecar.exists(), "{change}");
+    }
+}
+
+#[test]
+fn a_finished_file_is_never_written_to_by_one_that_pretends_to_be_it() {
+    let scratch = Scratch::new();
+    let (inbox, content) = (scratch.0.join("in"), bytes(MIB));
+    std::fs::create_dir(&inbox).unwrap();
+    let source = scratch.file("source", &content);
+    let it = identity("f", MIB);
+    let (path, _, _held) = sent_again(&source, &inbox, &it);
+    let sidecar = inbox.join(".f.part.offhook");
+    let left = std::fs::read(&sidecar).unwrap();
+    // Name, size and date are the same, the last byte is not: the next attempt begins at the first one.
+    for in_band in [false, true] {
+        std::fs::write(&sidecar, &left).unwrap();
+        let (worker, told, offset) = receiver(&inbox, &it);
+        assert_eq!(offset, MIB as u64 - 1);
+        let other = content[MIB - 1] ^ 1;
+        if in_band {
+            worker.write(vec![other]);
+            assert_eq!(next(&told), FileReport::Fault(FileFault::Changed));
+        } else {
+            let (mut a, b) = pair();
+            worker.carry(b);
+            a.write_all(&[other]).unwrap();
+            assert_eq!(carried(&told), Err(CarryFault::File(FileFault::Changed)));
+        }
+        gone(worker, &told);
+        assert!(std::fs::read(&path).unwrap() == content && !sidecar.exists());
+    }
+    // The last byte is the same, another one is not: the hash tells.
+    std::fs::write(&sidecar, &left).unwrap();
+    let (worker, told, _) = receiver(&inbox, &it);
+    let (mut a, b) = pair();
+    worker.carry(b);
+    a.write_all(&content[MIB - 1..]).unwrap();
+    assert_eq!(carried(&told).unwrap().hashes, [sha256(&content)]);
+    worker.judge(Verdict::Spoiled);
+    gone(worker, &told);
+    assert!(std::fs::read(&path).unwrap() == content);
+    let (worker, told, offset) = receiver(&inbox, &it);
+    assert_eq!(offset, 0);
+    gone(worker, &told);
 }
 
 #[test]

@@ -65,6 +65,18 @@ fn both_ways(hide_addresses: bool) {
         let got = browser.wait_for("file");
         assert_eq!((&got["bytes"], &got["sha256"]), (&json!(SIZE), &json!(files::sha256(&path))), "{got}");
     }
+    // Nothing has an end too, each way.
+    let path = files::make(lab.folder.join("out").join("nothing.bin"), 0, 4);
+    Offhook::at(&lab, "nurse@beta.test", &["send", &in_browser, path.to_str().unwrap()]).run().exits(0);
+    let got = browser.wait_for("file");
+    assert_eq!((&got["bytes"], &got["sha256"]), (&json!(0), &json!(files::sha256(&path))), "{got}");
+    browser.wait_for("terminated");
+    let mut receiver = Offhook::at(&lab, "nurse@beta.test", &words).start();
+    let to = receiver.wait_for("online")["jid"].clone();
+    browser.ask(&json!({ "do": "sendFile", "to": to, "name": "nothing from browser.bin", "base64": "" }));
+    let done = receiver.finish();
+    done.exits(0);
+    assert_eq!(done.all("file")[0]["bytes"], 0, "{done:#?}");
     let done = Offhook::at(&lab, "nurse@beta.test", &["send", &in_browser, "--transport", "s5b"])
         .arg(files::make(lab.folder.join("never.bin"), 1000, 5))
         .run();

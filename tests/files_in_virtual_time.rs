@@ -11,8 +11,8 @@
 mod world;
 
 use offhook::endpoint::Endpoint;
-use offhook::endpoint::event::{EndKind, Event};
-use offhook::endpoint::file_event::{FileEvent, FileId, TransferId, Way, WayKind};
+use offhook::endpoint::event::{EndKind, Event, Input, LegId};
+use offhook::endpoint::file_event::{FileEvent, FileId, FileInput, TransferId, Way, WayKind};
 use offhook::fault::ReasonCondition;
 use offhook::file::Verdict;
 use offhook::wire::candidate::S5bKind;
@@ -498,4 +498,126 @@ fn what_is_too_large_is_refused_alone_and_the_rest_goes_on() {
         .filter_map(|e| if let FileEvent::Failed { kind, .. } = e { Some(*kind) } else { None })
         .collect();
     assert_eq!(failed, [EndKind::Limit]);
+}
+
+/// Cuts the candidates out of a stanza.
+fn without_candidates(xml: &str) -> (String, String) {
+    let (mut rest, mut cut) = (xml.to_owned(), String::new());
+    while let Some(start) = rest.find("<candidate ") {
+        let end = start + rest[start..].find("/>").unwrap() + 2;
+        cut.push_str(&rest[start..end]);
+        rest.replace_range(start..end, "");
+    }
+    (rest, cut)
+}
+
+/// Romeo's candidates come in a stanza of their own, right after the one with `action` and before Juliet has her sockets.
+/// Hers never come, so that a path is found only by what she knows of his: as between two sides that nobody reaches unasked,
+/// behind NAT or with a relay each.
+fn candidates_come_before_the_sockets(action: &'static str, streams: bool, expected: &[Way]) {
+    let mut world = World::quick(27);
+    for client in &mut world.clients {
+        client.shelf.unreachable = !streams;
+    }
+    world.clients[1].slow_sockets = true;
+    world.tamper = Some(Box::new(move |from, to, xml| {
+        let (rest, candidates) = without_candidates(xml);
+        let ice = xml.contains("urn:xmpp:jingle:transports:ice-udp:1");
+        if !ice || candidates.is_empty() {
+            return None;
+        }
+        if from.starts_with("juliet") {
+            return Some(vec![rest]);
+        }
+        assert!(xml.contains(&format!("action='{action}'")), "{xml}");
+        let sid = &xml[xml.find(" sid='").unwrap() + 6..];
+        let sid = &sid[..sid.find('\'').unwrap()];
+        let late = format!(
+            "<iq type='set' id='late' from='{from}' to='{to}'><jingle xmlns='urn:xmpp:jingle:1' action='transport-info' \
+             sid='{sid}'><content creator='initiator' name='file-0'><transport \
+             xmlns='urn:xmpp:jingle:transports:ice-udp:1'>{candidates}</transport></content></jingle></iq>"
+        );
+        Some(vec![rest, late])
+    }));
+    let files = [("balcony.txt", noise(30_000, 1))];
+    let allowed = if streams { CHANNEL.to_vec() } else { vec![WayKind::S5b, WayKind::DataChannel] };
+    let transfer = world.send(0, JULIET, &files, &allowed);
+    assert!(world.run_while(60 * SECOND, |w| w.clients[1].opened == 0), "sockets are asked for");
+    world.run_for(SECOND / 2);
+    world.bind(1, LegId::File(FileId { transfer, file: 0 }));
+    world.run_for(60 * SECOND);
+    arrived(&world, &files);
+    assert_eq!(ways(&world, 1), expected);
+}
+
+#[test]
+fn candidates_that_come_before_the_sockets_of_a_data_channel_count() {
+    candidates_come_before_the_sockets("session-initiate", true, &[Way::DataChannel]);
+}
+
+#[test]
+fn candidates_that_come_between_the_wish_for_a_data_channel_and_the_answer_count() {
+    candidates_come_before_the_sockets("transport-replace", false, &[Way::DataChannel]);
+}
+
+/// Juliet's program takes every byte and then never says a word; how long Romeo waits for one.
+fn waits_for_a_word(left: bool) -> Duration {
+    let mut world = World::quick(28);
+    world.tamper = Some(Box::new(|from, _, xml| {
+        let word = xml.contains("session-info") || xml.contains("session-terminate");
+        (from.starts_with("juliet") && word).then(Vec::new)
+    }));
+    let transfer = world.send(0, JULIET, &[("a", noise(30_000, 1))], &S5B);
+    world.run_while(20 * SECOND, |w| w.clients[1].shelf.kept.is_empty());
+    world.run_for(SECOND);
+    let begun = world.now;
+    if left {
+        let id = FileId { transfer, file: 0 };
+        world.act(0, |e, now| e.handle_input(now, Input::File(FileInput::Left { id })));
+    }
+    world.run_for(120 * SECOND);
+    assert_eq!(end(&world, 0), EndKind::MediaFailed);
+    let ended = world.clients[0].at(|e| matches!(e, Event::File(FileEvent::Ended { .. })));
+    ended.unwrap() - begun
+}
+
+#[test]
+fn a_receiver_that_went_before_its_word_is_waited_for_no_longer_than_a_word_takes() {
+    let (went, stays) = (waits_for_a_word(true), waits_for_a_word(false));
+    assert!(went <= 10 * SECOND && stays > 50 * SECOND, "{went:?} and {stays:?}");
+}
+
+#[test]
+fn where_nothing_comes_over_udp_the_next_way_is_tried_after_four_seconds() {
+    let mut world = World::quick(29);
+    for client in &mut world.clients {
+        client.shelf.unreachable = true;
+    }
+    world.loss = 1.0;
+    let files = [("balcony.txt", noise(30_000, 1))];
+    world.send(0, JULIET, &files, &[WayKind::DataChannel, WayKind::Ibb]);
+    world.run_for(60 * SECOND);
+    arrived(&world, &files);
+    let at = |test: &dyn Fn(&FileEvent) -> bool| {
+        world.clients[0].at(|e| matches!(e, Event::File(e) if test(e))).unwrap() - world.start
+    };
+    let taken = at(&|e| matches!(e, FileEvent::Accepted { .. }));
+    let fell = at(&|e| matches!(e, FileEvent::Falling { .. }));
+    assert!(fell - taken <= 4 * SECOND, "{:?}", fell - taken);
+}
+
+#[test]
+fn a_single_check_that_comes_over_udp_keeps_the_data_channel_waited_for() {
+    // One datagram of four is lost.
+    let mut channels = 0;
+    for seed in 0..12 {
+        let mut world = World::quick(30 + seed);
+        world.loss = 0.25;
+        let files = [("balcony.txt", noise(1000, 1))];
+        world.send(0, JULIET, &files, &[WayKind::DataChannel, WayKind::Ibb]);
+        world.run_for(180 * SECOND);
+        assert_eq!(world.clients[1].shelf.kept.values().collect::<Vec<_>>(), [&files[0].1]);
+        channels += usize::from(ways(&world, 1) == [Way::DataChannel]);
+    }
+    assert!(channels >= 11, "{channels} of 12");
 }

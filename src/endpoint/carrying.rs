@@ -28,6 +28,10 @@ const TAKE_BYTES: usize = 256 * 1024;
 const CHECKSUM: Duration = Duration::from_secs(30);
 /// The receiver writes and compares what is on its way; slow disks have half a minute of it.
 const CONFIRM: Duration = Duration::from_secs(60);
+/// The same once the receiver has closed the way: it has everything, or is gone.
+const CONFIRM_AFTER: Duration = Duration::from_secs(10);
+/// Some receivers close the way first and read the file again for its hash; bytes a second.
+const HASHING: u64 = 50_000_000;
 
 impl Endpoint {
     /// Both sides want this file: the shell opens it for its range.
@@ -58,6 +62,7 @@ impl Endpoint {
             FileInput::StreamDown { id, stream } => self.stream_down(now, id, stream),
             FileInput::Carried { id, result: Ok(carried) } => self.carried(now, id, carried),
             FileInput::Carried { id, result: Err(fault) } => self.carry_failed(now, id, fault),
+            FileInput::Left { id } => self.receiver_left(now, id),
             FileInput::Bytes { id, bytes, end } => {
                 let Some(file) = self.file_mut(id) else { return };
                 file.pump.asked = false;
@@ -139,6 +144,15 @@ impl Endpoint {
         self.add_next(now, id.transfer);
     }
 
+    /// The receiver of a whole file has closed the way without a word so far.
+    pub(super) fn receiver_left(&mut self, now: Instant, id: FileId) {
+        let Some(file) = self.file_mut(id) else { return };
+        if let FileStage::Sent { size, until, .. } = &mut file.stage {
+            let patience = CONFIRM_AFTER + Duration::from_secs(*size / HASHING);
+            *until = (*until).min(now + patience);
+        }
+    }
+
     /// Compares what arrived with what the sender says of it (J234-15).
     fn judge(&mut self, now: Instant, id: FileId, carried: Carried) {
         let Some(file) = self.file_mut(id) else { return };
@@ -150,10 +164,11 @@ impl Endpoint {
                 self.keep(id, carried.size, hash, true);
             }
             Compared::Different(_) => self.spoiled(now, id),
-            Compared::Unknown if announced => {
+            // Of no bytes every hash is known; a browser never tells that one.
+            Compared::Unknown if announced && carried.size > 0 => {
                 file.stage = FileStage::Checking { carried, until: now + CHECKSUM };
             }
-            Compared::Unknown => self.keep(id, carried.size, carried.hashes.first().cloned(), false),
+            Compared::Unknown => self.keep(id, carried.size, carried.hashes.first().cloned(), announced),
         }
     }
 
@@ -266,6 +281,7 @@ impl Endpoint {
     /// A stage took too long.
     pub(super) fn stage_timeout(&mut self, now: Instant, id: FileId) {
         let initiator = self.transfers.get(&id.transfer).is_some_and(|t| t.role() == Role::Initiator);
+        let online = self.online();
         let Some(file) = self.file_mut(id) else { return };
         match &mut file.stage {
             FileStage::Connecting(until) if *until <= now && initiator => self.fall_back(now, id),
@@ -286,6 +302,8 @@ impl Endpoint {
                 };
                 self.keep(id, carried.size, carried.hashes.first().cloned(), false);
             }
+            // Its word may wait at the server; a stream that is not resumed ends the transfer anyway.
+            FileStage::Sent { until, .. } if *until <= now && !online => *until = now + CONFIRM_AFTER,
             FileStage::Sent { until, .. } if *until <= now => {
                 let text = "the other side did not say that it has the file".to_owned();
                 self.fail_file(now, id, EndKind::MediaFailed, Reason::new(ReasonCondition::Timeout), text);
@@ -311,7 +329,7 @@ impl Endpoint {
     /// Gives the way what it takes, and reads on.
     pub(super) fn feed(&mut self, now: Instant, id: FileId) {
         let Some(file) = self.file_mut(id).filter(|f| matches!(f.stage, FileStage::Carrying)) else { return };
-        let File { way, pump, sending, .. } = file;
+        let File { way, pump, sending, description, .. } = file;
         if !*sending {
             // A file without bytes has an end too: the worker learns that nothing else will tell it.
             if !matches!(way, Some(Carriage::S5b(_))) && !std::mem::replace(&mut pump.asked, true) {
@@ -337,6 +355,16 @@ impl Endpoint {
             pump.asked = true;
             self.order(FileOutput::Read { id, most: READ_BYTES });
         } else if pump.ended && pump.pending.is_empty() {
+            // Browsers' programs look whether a file is complete when a message comes, and not before.
+            if let Some(Carriage::Channel(channel)) = way
+                && description.size == Some(0)
+                && let (Some(leg), Some(id)) = (&mut channel.leg, channel.channel)
+                && !std::mem::replace(&mut channel.nothing_sent, true)
+            {
+                channel.delivered = false;
+                // One that is closed has been taken for complete.
+                let _ = leg.write_channel(now, id, &[]);
+            }
             if let Some(Carriage::Ibb { stream: Some(stream), .. }) = way {
                 stream.finish(now);
             }

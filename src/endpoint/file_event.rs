@@ -127,6 +127,11 @@ pub enum FileInput {
         /// Bytes and hashes, or why not.
         result: Result<Carried, CarryFault>,
     },
+    /// The peer has closed the stream after the last byte of a file of ours, or is gone.
+    Left {
+        /// Which.
+        id: FileId,
+    },
     /// Bytes of the file, asked for by [`FileOutput::Read`].
     Bytes {
         /// Which.

@@ -2,7 +2,8 @@
 //! Read XEP-0234 §5 (range, hash) before touching this file.
 //!
 //! The length of the part itself says how many bytes are safe: they are written before they count. This text is written
-//! once, before the first byte, and again only to flag a part as spoiled.
+//! once, before the first byte, and again only to flag a part as spoiled, or to say what the finished file is called: its
+//! sender may not have heard that it arrived, and send it again. Such a text goes when it is not needed any more.
 
 use super::hash::{Compared, compare};
 use crate::wire::file::{FileHash, HashAlgo};
@@ -71,6 +72,17 @@ pub struct Sidecar {
     pub identity: Identity,
     /// Its hash was wrong when it was complete: it is no start for a resume (J234-15).
     pub spoiled: bool,
+    /// It is no part any more but a finished file.
+    pub kept: Option<Kept>,
+}
+
+/// A finished file as it was left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Its final name.
+    pub name: String,
+    /// Last change, nanoseconds since 1970: whoever writes to it makes it another file.
+    pub modified_ns: u64,
 }
 
 impl Sidecar {
@@ -91,6 +103,9 @@ impl Sidecar {
         }
         if self.spoiled {
             text += "spoiled\n";
+        }
+        if let Some(Kept { name, modified_ns }) = &self.kept {
+            text += &format!("kept {modified_ns} {}\n", escaped(name));
         }
         text + LAST_LINE + "\n"
     }
@@ -113,6 +128,10 @@ impl Sidecar {
                 "date" => sidecar.identity.date = Some(unescaped(value)?),
                 "hash" => sidecar.identity.hashes.extend(read_hash(value)?),
                 "spoiled" => sidecar.spoiled = true,
+                "kept" => {
+                    let (modified, name) = value.split_once(' ')?;
+                    sidecar.kept = Some(Kept { name: unescaped(name)?, modified_ns: modified.parse().ok()? });
+                }
                 _ => {}
             }
         }
@@ -223,7 +242,7 @@ mod tests {
 
     #[test]
     fn the_text_is_as_documented() {
-        let sidecar = Sidecar { identity: hashed(HashAlgo::Sha1, 0xab), spoiled: true };
+        let sidecar = Sidecar { identity: hashed(HashAlgo::Sha1, 0xab), spoiled: true, kept: None };
         let text = format!(
             "offhook part 1\nname f\npeer romeo@montague.example\nsize 10\ndate 2026-11-21T12:00:00Z\nhash sha-1 {}\n\
              spoiled\nend\n",
@@ -234,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_text_cut_anywhere_is_no_sidecar() {
-        let text = Sidecar { identity: hashed(HashAlgo::Sha256, 7), spoiled: false }.to_text();
+        let text = Sidecar { identity: hashed(HashAlgo::Sha256, 7), spoiled: false, kept: None }.to_text();
         for cut in 0..text.len() {
             assert_eq!(Sidecar::parse(&text.as_bytes()[..cut]), None, "{cut}");
         }
@@ -264,8 +283,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(identity in any_identity(), spoiled: bool) {
-            let sidecar = Sidecar { identity, spoiled };
+        fn what_is_written_is_read_back(
+            identity in any_identity(), spoiled: bool, kept in proptest::option::of((any::<String>(), any::<u64>())),
+        ) {
+            let kept = kept.map(|(name, modified_ns)| Kept { name, modified_ns });
+            let sidecar = Sidecar { identity, spoiled, kept };
             prop_assert_eq!(Sidecar::parse(sidecar.to_text().as_bytes()), Some(sidecar));
         }
 
@@ -278,7 +300,7 @@ mod tests {
         fn a_damaged_text_never_panics(
             identity in any_identity(), at in any::<proptest::sample::Index>(), byte: u8,
         ) {
-            let mut text = Sidecar { identity, spoiled: true }.to_text().into_bytes();
+            let mut text = Sidecar { identity, spoiled: true, kept: None }.to_text().into_bytes();
             let at = at.index(text.len());
             text[at] = byte;
             let _ = Sidecar::parse(&text);

@@ -22,7 +22,7 @@ mod outbox;
 mod pump;
 mod worker;
 
-pub use inbox::{Inbox, Part};
+pub use inbox::{Inbox, Part, Receipt};
 pub use outbox::{Entry, Outbox, Source};
 pub use worker::{FileReport, FileWorker};
 

@@ -2,17 +2,17 @@
 //! any protocol is here. Read `endpoint/file_event.rs` before touching this file.
 
 use super::bytestream::{BytestreamReport, Bytestreams, Streamhost, own_networks};
-use super::disk::{Entry, FileReport, FileWorker, Part};
+use super::disk::{Entry, FileReport, FileWorker, Part, Receipt};
 use super::dns::Dns;
 use super::udp::BindPolicy;
 use crate::config::BytestreamLimits;
 use crate::endpoint::file_event::{FileId, FileInput, FileOutput, TransferId};
 use crate::file::{FileFault, FileJob, Verdict};
 use crate::transport::s5b::StreamId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Reports of workers and streams that may wait; a full queue makes them wait.
@@ -36,8 +36,16 @@ pub(super) struct Files {
     closed: BTreeMap<FileId, Closed>,
     open: BTreeMap<FileId, FileWorker>,
     progress: BTreeMap<FileId, Arc<AtomicU64>>,
+    /// Files that were finished lately, the oldest first.
+    receipts: VecDeque<(Instant, Receipt)>,
     file_reports: (mpsc::Sender<Reported>, mpsc::Receiver<Reported>),
 }
+
+/// A sender who has not heard that its file arrived sends it again within minutes. A program that is killed leaves the
+/// receipts; one that ends takes them away.
+const REMEMBERED: Duration = Duration::from_secs(600);
+/// And so many files.
+const RECEIPTS: usize = 256;
 
 /// A silent peer is asked after so long, and again after each interval; so many questions without an answer end it.
 const KEEP_ALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
@@ -63,6 +71,7 @@ impl Files {
             closed: BTreeMap::new(),
             open: BTreeMap::new(),
             progress: BTreeMap::new(),
+            receipts: VecDeque::new(),
             file_reports: mpsc::channel(QUEUE),
         }
     }
@@ -94,10 +103,14 @@ impl Files {
             },
             Some((id, report)) = self.file_reports.1.recv() => match report {
                 FileReport::Carried(result) => FileInput::Carried { id, result },
+                FileReport::Left => FileInput::Left { id },
                 FileReport::Bytes { bytes, end } => FileInput::Bytes { id, bytes, end },
                 FileReport::Written(bytes) => FileInput::Written { id, bytes },
                 FileReport::Fault(fault) => FileInput::Fault { id, fault },
-                FileReport::Kept(path) => FileInput::Kept { id, path },
+                FileReport::Kept(path) => {
+                    self.remember(id);
+                    FileInput::Kept { id, path }
+                }
             },
             else => std::future::pending().await,
         }
@@ -133,6 +146,16 @@ impl Files {
             FileOutput::Close(transfer) => self.close(transfer),
         }
         None
+    }
+
+    fn remember(&mut self, id: FileId) {
+        let now = Instant::now();
+        while self.receipts.front().is_some_and(|(at, _)| now > *at + REMEMBERED) || self.receipts.len() >= RECEIPTS {
+            self.receipts.pop_front();
+        }
+        if let Some(receipt) = self.open.get(&id).and_then(FileWorker::receipt) {
+            self.receipts.push_back((now, receipt));
+        }
     }
 
     fn with(&self, id: FileId, what: impl FnOnce(&FileWorker)) {

@@ -5,11 +5,12 @@ use super::dir::Dir;
 use super::fault;
 use crate::file::FileFault;
 use crate::file::name::{SafeName, safe_name};
-use crate::file::part::{self, Identity, Sidecar};
+use crate::file::part::{self, Identity, Kept, Sidecar};
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 /// Names tried for a part: so many interrupted files of one name may lie in a directory.
 const PARTS: u32 = 100;
@@ -44,7 +45,8 @@ impl Inbox {
     }
 
     /// The part of this file that is there, to be resumed, or a new one. It is locked until dropped, against other
-    /// processes too; a new one that stays empty goes again.
+    /// processes too; a new one that stays empty goes again. A file that was finished a while ago and whose sender does not
+    /// know that is a part of which only the last byte is asked for: it is compared, and nothing is written.
     ///
     /// # Errors
     /// [`FileFault::NoName`] if every name is taken, or what the system says.
@@ -67,6 +69,9 @@ impl Inbox {
     /// Our part of that name, if its sidecar fits and nobody works on it.
     fn existing(&self, name: &SafeName, identity: &Identity) -> Result<Option<Part>, FileFault> {
         let Some(sidecar) = self.read_sidecar(name).filter(|s| s.identity.fits(identity)) else { return Ok(None) };
+        if let Some(kept) = sidecar.kept.clone() {
+            return Ok(self.finished(name, sidecar, &kept));
+        }
         let file = match self.dir.open_existing(&name.part(), true) {
             Ok(file) => file,
             // Links, FIFOs, and what we may not write are not ours.
@@ -91,15 +96,38 @@ impl Inbox {
             named: name.clone(),
             sidecar,
             offset,
+            finished: None,
             unwanted: false,
         };
         // What this offer knows in addition helps the next one.
-        let known = Sidecar { identity: part.sidecar.identity.joined(identity), spoiled: false };
+        let known = Sidecar { identity: part.sidecar.identity.joined(identity), ..Sidecar::default() };
         if part.sidecar != known {
             part.start_at(offset)?;
             part.write_sidecar(known)?;
         }
         Ok(Some(part))
+    }
+
+    /// A finished file, if it is still as it was left.
+    fn finished(&self, named: &SafeName, sidecar: Sidecar, kept: &Kept) -> Option<Part> {
+        let wanted = safe_name(&kept.name);
+        let size = sidecar.identity.size?;
+        let file = self.dir.open_existing(wanted.as_str(), false).ok()?;
+        let facts = file.metadata().ok()?;
+        if wanted.as_str() != kept.name || (facts.len(), modified_ns(&facts)) != (size, Some(kept.modified_ns)) {
+            return None;
+        }
+        Some(Part {
+            dir: Arc::clone(&self.dir),
+            file,
+            finished: Some(wanted.clone()),
+            wanted,
+            named: named.clone(),
+            sidecar,
+            // Not every peer understands a range of nothing.
+            offset: size.saturating_sub(1),
+            unwanted: false,
+        })
     }
 
     fn create(&self, wanted: &SafeName, named: &SafeName, identity: &Identity) -> Result<Option<Part>, FileFault> {
@@ -111,7 +139,7 @@ impl Inbox {
         if file.try_lock().is_err() {
             return Ok(None);
         }
-        let sidecar = Sidecar { identity: identity.clone(), spoiled: false };
+        let sidecar = Sidecar { identity: identity.clone(), ..Sidecar::default() };
         let (wanted, named) = (wanted.clone(), named.clone());
         let mut part = Part {
             dir: Arc::clone(&self.dir),
@@ -120,6 +148,7 @@ impl Inbox {
             named,
             sidecar: Sidecar::default(),
             offset: 0,
+            finished: None,
             unwanted: false,
         };
         part.write_sidecar(sidecar)?;
@@ -127,10 +156,36 @@ impl Inbox {
     }
 
     fn read_sidecar(&self, name: &SafeName) -> Option<Sidecar> {
-        let file = self.dir.open_existing(&name.sidecar(), false).ok()?;
-        let mut text = Vec::new();
-        file.take(part::LARGEST as u64 + 1).read_to_end(&mut text).ok()?;
-        Sidecar::parse(&text)
+        read_sidecar(&self.dir, &name.sidecar())
+    }
+}
+
+fn read_sidecar(dir: &Dir, name: &str) -> Option<Sidecar> {
+    let file = dir.open_existing(name, false).ok()?;
+    let mut text = Vec::new();
+    file.take(part::LARGEST as u64 + 1).read_to_end(&mut text).ok()?;
+    Sidecar::parse(&text)
+}
+
+fn modified_ns(facts: &std::fs::Metadata) -> Option<u64> {
+    let since = facts.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_nanos()).ok()
+}
+
+/// The text that says which finished file a sender may send again. Dropped, it goes.
+#[derive(Debug)]
+pub struct Receipt {
+    dir: Arc<Dir>,
+    sidecar: String,
+    kept: Kept,
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        // Another file of that name may be arriving, or has arrived.
+        if read_sidecar(&self.dir, &self.sidecar).is_some_and(|it| it.kept.as_ref() == Some(&self.kept)) {
+            let _ = self.dir.remove(&self.sidecar);
+        }
     }
 }
 
@@ -145,6 +200,8 @@ pub struct Part {
     named: SafeName,
     sidecar: Sidecar,
     offset: u64,
+    /// The name that it has already: nothing is written to it any more.
+    finished: Option<SafeName>,
     /// Nobody wants it any more: it goes when dropped, as an empty one does.
     unwanted: bool,
 }
@@ -167,7 +224,9 @@ impl Part {
         if offset > self.offset {
             return Err(FileFault::BadRange);
         }
-        self.file.set_len(offset).map_err(|e| fault(&e))?;
+        if self.finished.is_none() {
+            self.file.set_len(offset).map_err(|e| fault(&e))?;
+        }
         self.file.seek(SeekFrom::Start(offset)).map_err(|e| fault(&e))?;
         self.offset = offset;
         Ok(())
@@ -182,8 +241,27 @@ impl Part {
         &mut self.file
     }
 
-    /// Gives it its final name, with a number where that is taken: nothing is ever replaced.
-    pub(super) fn keep(self) -> Result<PathBuf, FileFault> {
+    /// Appends bytes; of a finished file, compares them.
+    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), FileFault> {
+        if self.finished.is_none() {
+            return self.file.write_all(bytes).map_err(|e| fault(&e));
+        }
+        let mut known = vec![0; bytes.len()];
+        match self.file.read_exact(&mut known) {
+            Ok(()) if known == bytes => Ok(()),
+            Ok(()) | Err(_) => {
+                self.spoil()?;
+                Err(FileFault::Changed)
+            }
+        }
+    }
+
+    /// Gives it its final name, with a number where that is taken: nothing is ever replaced. The receipt is there where the
+    /// system lets it be.
+    pub(super) fn keep(mut self) -> Result<(PathBuf, Option<Receipt>), FileFault> {
+        if let Some(name) = &self.finished {
+            return Ok((self.dir.path().join(name.as_str()), self.sidecar.kept.clone().map(|kept| self.receipt(kept))));
+        }
         let part = self.named.part();
         // Somebody may have put another file in its place.
         if !self.dir.is_named(&part, &self.file).map_err(|e| fault(&e))? {
@@ -193,8 +271,8 @@ impl Part {
             let name = self.wanted.numbered(number);
             match self.dir.rename_new(&part, name.as_str()) {
                 Ok(()) => {
-                    let _ = self.dir.remove(&self.named.sidecar());
-                    return Ok(self.dir.path().join(name.as_str()));
+                    let path = self.dir.path().join(name.as_str());
+                    return Ok((path, self.sign(name.as_str())));
                 }
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(fault(&e)),
@@ -203,8 +281,31 @@ impl Part {
         Err(FileFault::NoName)
     }
 
+    /// The sidecar of what has its final name.
+    fn sign(&mut self, name: &str) -> Option<Receipt> {
+        let modified = self.file.metadata().ok().and_then(|facts| modified_ns(&facts));
+        let kept = modified.map(|modified_ns| Kept { name: name.to_owned(), modified_ns });
+        let sidecar = Sidecar { kept: kept.clone(), ..self.sidecar.clone() };
+        match kept {
+            Some(kept) if self.write_sidecar(sidecar).is_ok() => Some(self.receipt(kept)),
+            Some(_) | None => {
+                let _ = self.dir.remove(&self.named.sidecar());
+                None
+            }
+        }
+    }
+
+    fn receipt(&self, kept: Kept) -> Receipt {
+        Receipt { dir: Arc::clone(&self.dir), sidecar: self.named.sidecar(), kept }
+    }
+
     /// Flags it as no start for a resume (J234-15).
     pub(super) fn spoil(&mut self) -> Result<(), FileFault> {
+        if self.finished.is_some() {
+            // It is another file after all, or the sender's is.
+            drop(self.sidecar.kept.clone().map(|kept| self.receipt(kept)));
+            return Ok(());
+        }
         let sidecar = Sidecar { spoiled: true, ..self.sidecar.clone() };
         self.write_sidecar(sidecar)
     }

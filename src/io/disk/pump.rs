@@ -1,6 +1,7 @@
 //! One file through one TCP stream, in either direction, by blocking calls. No rule of any standard: the jobs know them.
 
 use super::fault;
+use super::inbox::Part;
 use super::lane::{BLOCK, Lane};
 use super::outbox::Source;
 use crate::file::hash::Hashers;
@@ -12,13 +13,15 @@ use std::io::{self, Read, Seek as _, SeekFrom, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A stream on which nothing moves for so long is dead. The other side may have to read a long prefix from a slow disk
 /// before its first byte.
 const IDLE: Duration = Duration::from_secs(300);
 /// How long after the last declared byte a further one, or the end of the stream, is waited for.
 const LINGER: Duration = Duration::from_millis(200);
+/// How long after our last byte the peer's end of the stream is waited for: longer than anybody waits for its word.
+const FAREWELL: Duration = Duration::from_secs(90);
 
 /// Ends a pump from outside.
 #[derive(Debug, Default)]
@@ -92,6 +95,29 @@ impl Pump<'_> {
         self.ended(done, job.sent())
     }
 
+    /// After the last byte: true once the peer has closed the stream too, or it broke; false if we closed it, or nothing
+    /// came of it in time. What a peer says on it is nothing to us.
+    pub(super) fn is_left(&self) -> bool {
+        let begun = Instant::now();
+        let (mut stream, mut nothing) = (self.stream, [0; 512]);
+        if self.prepared().is_err() {
+            return false;
+        }
+        let left = loop {
+            let rest = FAREWELL.saturating_sub(begun.elapsed());
+            if rest.is_zero() || self.stream.set_read_timeout(Some(rest)).is_err() {
+                break false;
+            }
+            match read(&mut stream, &mut nothing) {
+                Ok(1..) => {}
+                Ok(0) => break true,
+                Err(e) => break !matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut),
+            }
+        };
+        self.stop.watch(None);
+        left && !self.stop.is_asked()
+    }
+
     fn send_all(&self, source: &Source, job: &mut Sending, lane: &mut Lane) -> Result<(), Broken> {
         let (mut file, mut stream) = (source.file(), self.stream);
         if let Step::Hash { offset, .. } | Step::Send { offset, .. } = job.step(BLOCK) {
@@ -119,15 +145,15 @@ impl Pump<'_> {
     /// Stream to file, after the first `prefix` bytes of it are hashed again.
     pub(super) fn receive(
         &self,
-        file: &mut File,
+        part: &mut Part,
         job: &mut Receiving,
         hashers: Hashers,
         prefix: u64,
     ) -> Result<Carried, CarryFault> {
         let done = self.prepared().and_then(|()| {
             let mut lane = Lane::start(hashers).map_err(file_error)?;
-            self.hash_prefix(file, prefix, &mut lane)?;
-            self.receive_all(file, job, &mut lane)?;
+            self.hash_prefix(part.file(), prefix, &mut lane)?;
+            self.receive_all(part, job, &mut lane)?;
             let hashes = lane.finish().map_err(file_error)?.finish();
             Ok(job.carried(hashes))
         });
@@ -157,7 +183,7 @@ impl Pump<'_> {
         Ok(())
     }
 
-    fn receive_all(&self, file: &mut File, job: &mut Receiving, lane: &mut Lane) -> Result<(), Broken> {
+    fn receive_all(&self, part: &mut Part, job: &mut Receiving, lane: &mut Lane) -> Result<(), Broken> {
         let mut stream = self.stream;
         while !job.is_complete() {
             let mut block = lane.take().map_err(file_error)?;
@@ -166,7 +192,7 @@ impl Pump<'_> {
                 return if job.may_end() { Ok(()) } else { Err(Broken::Stream("closed too early".to_owned())) };
             }
             job.arrived(bytes)?;
-            file.write_all(block.get(..bytes).unwrap_or_default()).map_err(file_error)?;
+            part.append(block.get(..bytes).unwrap_or_default())?;
             self.progress.fetch_add(bytes as u64, Ordering::Relaxed);
             lane.give(block, bytes);
         }

@@ -1,7 +1,7 @@
 //! The thread that owns one open file. No rule of any standard: the jobs of `src/file.rs` know them.
 
 use super::fault;
-use super::inbox::Part;
+use super::inbox::{Part, Receipt};
 use super::lane::{BLOCK, STACK};
 use super::outbox::{Entry, Source};
 use super::pump::{Pump, Stop, read};
@@ -10,12 +10,12 @@ use crate::file::receiving::Receiving;
 use crate::file::sending::{Sending, Step};
 use crate::file::{Carried, CarryFault, FileFault, FileJob, Verdict};
 use crate::wire::file::{FileHash, HashAlgo};
-use std::io::{Seek as _, SeekFrom, Write as _};
+use std::io::{Seek as _, SeekFrom};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Builder;
 
 /// What a worker tells.
@@ -23,6 +23,8 @@ use std::thread::Builder;
 pub enum FileReport {
     /// The job's bytes are through, or cannot be. In-band too: after the last byte was written, or the end.
     Carried(Result<Carried, CarryFault>),
+    /// The peer has closed the stream on which it was sent a whole file, or is gone.
+    Left,
     /// Bytes that were asked for, in-band.
     Bytes {
         /// At most as many as asked for; fewer only at the end.
@@ -52,6 +54,7 @@ pub struct FileWorker {
     commands: Sender<Command>,
     progress: Arc<AtomicU64>,
     stop: Arc<Stop>,
+    receipt: Arc<Mutex<Option<Receipt>>>,
 }
 
 impl FileWorker {
@@ -98,14 +101,21 @@ impl FileWorker {
 
     fn start(offset: u64, run: impl FnOnce(Shared, Receiver<Command>) + Send + 'static) -> Result<Self, FileFault> {
         let (commands, inbox) = channel();
-        let shared = Shared { progress: Arc::new(AtomicU64::new(offset)), stop: Arc::default() };
-        let worker = Self { commands, progress: Arc::clone(&shared.progress), stop: Arc::clone(&shared.stop) };
+        let shared =
+            Shared { progress: Arc::new(AtomicU64::new(offset)), stop: Arc::default(), receipt: Arc::default() };
+        let worker = Self {
+            commands,
+            progress: Arc::clone(&shared.progress),
+            stop: Arc::clone(&shared.stop),
+            receipt: Arc::clone(&shared.receipt),
+        };
         let thread = Builder::new().name("file".into()).stack_size(STACK);
         thread.spawn(move || run(shared, inbox)).map_err(|e| fault(&e))?;
         Ok(worker)
     }
 
-    /// Moves the whole job over a stream; [`FileReport::Carried`] follows, and the stream is closed.
+    /// Moves the whole job over a stream; [`FileReport::Carried`] follows. Then a receiver closes the stream; a sender, who
+    /// has closed its half, waits for that.
     pub fn carry(&self, stream: TcpStream) {
         self.tell(Command::Carry(stream));
     }
@@ -139,6 +149,13 @@ impl FileWorker {
         Arc::clone(&self.progress)
     }
 
+    /// What lets the same file be recognized when its sender sends it again, after [`FileReport::Kept`]; as long as it is
+    /// held. Not taken, it goes with the worker.
+    #[must_use]
+    pub fn receipt(&self) -> Option<Receipt> {
+        self.receipt.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// Closes the stream that is carried, if one is.
     pub fn stop(&self) {
         self.stop.ask();
@@ -153,6 +170,7 @@ impl FileWorker {
 impl Drop for FileWorker {
     fn drop(&mut self) {
         self.stop.ask();
+        drop(self.receipt());
     }
 }
 
@@ -164,6 +182,7 @@ fn wrong_job() -> FileFault {
 struct Shared {
     progress: Arc<AtomicU64>,
     stop: Arc<Stop>,
+    receipt: Arc<Mutex<Option<Receipt>>>,
 }
 
 impl Shared {
@@ -194,8 +213,13 @@ impl Out {
                 Command::Carry(stream) => {
                     let hashers = std::mem::take(&mut self.hashers);
                     let carried = self.shared.pump(&stream).send(&self.source, &mut self.job, hashers);
+                    let through = carried.is_ok();
+                    report(FileReport::Carried(carried));
+                    if through && self.shared.pump(&stream).is_left() {
+                        report(FileReport::Left);
+                    }
                     // How much of it arrived only the peer knows: going on takes a new job.
-                    return report(FileReport::Carried(carried));
+                    return;
                 }
                 Command::Read(most) => match self.block(most) {
                     Ok((bytes, end)) => {
@@ -309,7 +333,7 @@ impl In {
                 Command::Carry(stream) => {
                     let (hashers, prefix) = (std::mem::take(&mut self.hashers), self.unhashed);
                     let pump = self.shared.pump(&stream);
-                    let carried = pump.receive(self.part.file(), &mut self.job, hashers, prefix);
+                    let carried = pump.receive(&mut self.part, &mut self.job, hashers, prefix);
                     // What another way brings from here on is hashed with all that is there.
                     self.hash_anew();
                     // The peer learns that we have it all.
@@ -337,7 +361,7 @@ impl In {
     fn append(&mut self, bytes: &[u8]) -> Result<(), FileFault> {
         self.hash_prefix()?;
         self.job.arrived(bytes.len())?;
-        self.part.file().write_all(bytes).map_err(|e| fault(&e))?;
+        self.part.append(bytes)?;
         self.hashers.update(bytes);
         self.shared.progress.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(())
@@ -388,7 +412,10 @@ impl In {
             // Nothing incomplete ever gets a final name, whoever asks for it.
             Verdict::Keep if !self.carried => report(FileReport::Fault(FileFault::Changed)),
             Verdict::Keep => match self.part.keep() {
-                Ok(path) => report(FileReport::Kept(path)),
+                Ok((path, receipt)) => {
+                    *self.shared.receipt.lock().unwrap_or_else(PoisonError::into_inner) = receipt;
+                    report(FileReport::Kept(path));
+                }
                 Err(fault) => report(FileReport::Fault(fault)),
             },
             Verdict::Spoiled => {
