@@ -181,6 +181,7 @@ pub mod wire {
     pub mod roster;
     pub mod rtcp;
     pub mod rtp;
+    pub mod sdp;
     pub mod services;
     pub mod sip;
     pub mod stanza;

@@ -252,7 +252,7 @@ pub struct Candidate {
 
 impl CandidateAddr {
     /// An address literal or an mDNS name; other names are nothing RFC 8445 can check.
-    fn read(text: &str) -> Option<Self> {
+    pub(super) fn read(text: &str) -> Option<Self> {
         let text = text.trim();
         if let Ok(ip) = text.parse() {
             return Some(Self::Ip(ip));
@@ -388,7 +388,7 @@ impl Fingerprint {
 }
 
 /// Upper-case hex with colons, RFC 8122 §5.
-struct Hex<'a>(&'a [u8]);
+pub(super) struct Hex<'a>(pub(super) &'a [u8]);
 
 impl std::fmt::Display for Hex<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
