@@ -543,3 +543,76 @@ impl Default for SipSocketLimits {
         }
     }
 }
+
+/// When SIP sessions give up, and their session timers (RFC 4028).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SipSessionTimers {
+    /// A call of ours rings for so long before it is given up, and one for us before it is answered 480. Proxies give up
+    /// after 3 minutes (RFC 3261 §16.6, timer C).
+    pub ring: Duration,
+    /// The application has so long to answer an offer or a REFER: much less than the 32 s its transaction has.
+    pub answer: Duration,
+    /// A transfer has so long to report its end; people let it ring for 3 minutes at most.
+    pub transfer: Duration,
+    /// Ask for a session timer with each call.
+    pub offer_timer: bool,
+    /// Interval that we ask for, in seconds (RFC 4028 §4 recommends 1800).
+    pub session_s: u32,
+    /// Shortest interval that we take, in seconds, 90 at least (RFC 4028 §5).
+    pub min_session_s: u32,
+}
+
+impl Default for SipSessionTimers {
+    fn default() -> Self {
+        Self {
+            ring: Duration::from_secs(180),
+            answer: Duration::from_secs(10),
+            transfer: Duration::from_secs(180),
+            offer_timer: true,
+            session_s: 1800,
+            min_session_s: 90,
+        }
+    }
+}
+
+/// Caps on SIP sessions and their peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SipSessionLimits {
+    /// Sessions that live; 503 past it. A gateway has one for each call.
+    pub sessions: usize,
+    /// Of those, calls to us that nobody took yet (threat: INVITE flood).
+    pub ringing: usize,
+    /// Ended sessions that are kept for a late 2xx or a transfer's report; the oldest is forgotten past it.
+    pub lingering: usize,
+    /// Dialogs of one INVITE; a person has a few telephones (threat: a response from each of a million forks).
+    pub forks: usize,
+    /// Reliable provisional responses of ours that wait for the one before them.
+    pub provisional: usize,
+    /// Digits that wait for the one before them.
+    pub digits: usize,
+    /// 3xx that are followed in a row (RFC 3261 §8.1.3.4 leaves it open).
+    pub redirects: usize,
+    /// Times that one offer is tried in spite of 491 and 500.
+    pub offer_tries: u8,
+    /// Longest session interval that a 422 may talk us into, in seconds.
+    pub min_se_s: u32,
+    /// What the answer 503 says, in seconds.
+    pub retry_after_s: u32,
+}
+
+impl Default for SipSessionLimits {
+    fn default() -> Self {
+        Self {
+            sessions: 16_384,
+            ringing: 1024,
+            lingering: 16_384,
+            forks: 16,
+            provisional: 8,
+            digits: 64,
+            redirects: 5,
+            offer_tries: 8,
+            min_se_s: 86_400,
+            retry_after_s: 32,
+        }
+    }
+}

@@ -263,11 +263,15 @@ pub mod jingle {
 pub mod sip {
     pub mod auth;
     pub mod carrier;
+    pub mod dialog;
     pub mod exchange;
     pub mod flow;
     pub mod locate;
     pub mod register;
+    pub mod session;
+    pub mod sessions;
     pub mod transaction;
+    mod transfer;
     mod words;
 }
 
