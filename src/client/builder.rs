@@ -248,7 +248,8 @@ impl ClientBuilder {
             show_signalling: self.show_signalling,
         };
         let seed = self.seed.unwrap_or_else(crate::io::driver::random_seed);
-        let (commands, mut events) = driver::start(signalling, self.dns_servers, identity()?, endpoint, seed);
+        let network = driver::Network { dns_servers: self.dns_servers, ..driver::Network::default() };
+        let (commands, mut events) = driver::start(Some(signalling), network, identity()?, endpoint, seed);
         let mut jid = None;
         let mut mechanism = None;
         let mut failure = None;

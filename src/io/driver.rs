@@ -7,6 +7,7 @@ use super::disk::{Entry, Part};
 use super::dns::Dns;
 use super::files::Files;
 use super::mdns::MdnsResolver;
+use super::sip::{SipNetwork, SipReport, SipSockets};
 use super::tcp::{ConnectError, TlsFacts};
 use super::udp::{self, BindPolicy, BoundSocket};
 use crate::endpoint::event::{CallId, CallStats, Event, Input, LegId, Output, Refusal, SocketPlan};
@@ -143,10 +144,21 @@ impl Drop for Sockets {
     }
 }
 
+/// What the driver needs of the machine beside the signalling connection.
+#[derive(Debug, Clone, Default)]
+pub struct Network {
+    /// Name servers; none: the system's.
+    pub dns_servers: Vec<SocketAddr>,
+    /// For accounts of SIP.
+    pub sip: SipNetwork,
+}
+
 struct Driver {
     endpoint: Endpoint,
-    signalling: Signalling,
+    /// Of XMPP; `None` with accounts of SIP alone.
+    signalling: Option<Signalling>,
     carrier: Option<CarrierTask>,
+    sip: SipSockets,
     /// Signed in once: what fails from then on is tried again.
     was_online: bool,
     /// Name servers; none: the system's.
@@ -174,11 +186,11 @@ const EVENTS: usize = 1024;
 /// What a sign-out may take.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
-/// Starts the task. Dropping `commands` ends it. Names are looked up at `dns_servers`, or as the system does if there are none.
+/// Starts the task. Dropping `commands` ends it. `signalling` is that of XMPP, if there is an account.
 #[must_use]
 pub fn start(
-    signalling: Signalling,
-    dns_servers: Vec<SocketAddr>,
+    signalling: Option<Signalling>,
+    network: Network,
     identity: Arc<Identity>,
     config: EndpointConfig,
     seed: [u8; 32],
@@ -190,11 +202,13 @@ pub fn start(
     let driver = Driver {
         endpoint,
         signalling,
-        files: Files::new(Dns::with_servers(&dns_servers)),
+        files: Files::new(Dns::with_servers(&network.dns_servers)),
         orders: VecDeque::new(),
         carrier: None,
+        // One place says which servers are asked.
+        sip: SipSockets::new(SipNetwork { dns_servers: network.dns_servers.clone(), ..network.sip }),
         was_online: false,
-        dns_servers,
+        dns_servers: network.dns_servers,
         sockets: BTreeMap::new(),
         listeners: BTreeMap::new(),
         unsent: VecDeque::new(),
@@ -247,6 +261,7 @@ enum Wake {
     Command(Option<Command>),
     Carrier(Option<CarrierEvent>),
     Datagram(Datagram),
+    Sip(SipReport),
     Report(Report),
     File(Box<FileInput>),
     Frame,
@@ -286,6 +301,7 @@ impl Driver {
                     let (local, source) = (datagram.local, datagram.source);
                     self.endpoint.handle_input(now, Input::Datagram { local, source, bytes: &mut datagram.bytes });
                 }
+                Wake::Sip(report) => report.give(|input| self.endpoint.handle_input(now, Input::Sip(input))),
                 Wake::Report(Report::Resolved(name, addrs)) => {
                     self.endpoint.handle_input(now, Input::Resolved { name, addrs });
                 }
@@ -341,6 +357,7 @@ impl Driver {
             Some(datagram) = self.datagrams.1.recv() => Wake::Datagram(datagram),
             command = commands.recv(), if !closing => Wake::Command(command),
             event = carrier => Wake::Carrier(event),
+            report = self.sip.next() => Wake::Sip(report),
             Some(report) = self.reports.1.recv() => Wake::Report(report),
             input = self.files.next() => Wake::File(Box::new(input)),
             _ = self.events.reserve(), if !self.waiting.is_empty() => Wake::Room,
@@ -373,7 +390,7 @@ impl Driver {
                     }
                 }
                 Output::File(output) => self.orders.push_back(output),
-                Output::Sip(_) => {}
+                Output::Sip(output) => self.sip.handle(output),
                 Output::Resolve(name) => self.resolve(name),
                 Output::Event(event) => {
                     self.was_online |= matches!(event, Event::Online { .. });
@@ -421,8 +438,9 @@ impl Driver {
     }
 
     fn connect(&mut self) {
+        let Some(signalling) = self.signalling.clone() else { return };
         self.seed = self.seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        self.carrier = Some(carrier::open(self.signalling.clone(), self.dns(), self.seed));
+        self.carrier = Some(carrier::open(signalling, self.dns(), self.seed));
     }
 
     fn dns(&self) -> Dns {
@@ -434,9 +452,9 @@ impl Driver {
         let input = match event {
             Some(CarrierEvent::Connected { tls, loopback }) => {
                 let pinned = match &self.signalling {
-                    Signalling::Server { .. } => None,
-                    Signalling::Connect { .. } => Some(true),
-                    Signalling::Listen { pinned, .. } => Some(*pinned),
+                    Some(Signalling::Server { .. }) | None => None,
+                    Some(Signalling::Connect { .. }) => Some(true),
+                    Some(Signalling::Listen { pinned, .. }) => Some(*pinned),
                 };
                 if let (Some(pinned), Some(sha256)) = (pinned, tls.as_ref().and_then(|t| t.peer_sha256)) {
                     self.waiting.push_back(Event::PeerCertificate { sha256, pinned });
