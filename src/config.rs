@@ -330,6 +330,27 @@ impl Default for SipEventLimits {
     }
 }
 
+/// Caps on SIP requests that stand alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SipLoneLimits {
+    /// Longest text that is sent by MESSAGE (RFC 3428 §8).
+    pub message_bytes: usize,
+    /// Longest that is taken; others send more than the standard allows.
+    pub incoming_bytes: usize,
+    /// Texts that wait for the application; 503 past it.
+    pub unread: usize,
+    /// What that 503 says, in seconds.
+    pub retry_after_s: u32,
+    /// Requests of ours whose outcome is open.
+    pub requests: usize,
+}
+
+impl Default for SipLoneLimits {
+    fn default() -> Self {
+        Self { message_bytes: 1300, incoming_bytes: 16 * 1024, unread: 256, retry_after_s: 30, requests: 1024 }
+    }
+}
+
 /// Caps on SIP transactions; 503 with Retry-After past those of requests that come in (threat: INVITE flood).
 ///
 /// A transaction is open until it is answered with success: floods consist of open ones, while those of calls that were

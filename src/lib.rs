@@ -261,12 +261,16 @@ pub mod jingle {
 
 /// Row 3: the SIP user agent: transactions, dialogs, sessions, registrations: signalling only.
 pub mod sip {
+    pub mod agent;
     pub mod auth;
     pub mod carrier;
     pub mod dialog;
+    pub mod event;
     pub mod exchange;
     pub mod flow;
     pub mod locate;
+    pub mod message;
+    pub mod policy;
     pub mod register;
     pub mod session;
     pub mod sessions;

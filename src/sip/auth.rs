@@ -254,10 +254,11 @@ impl Vault {
                 .find(|(key, known)| key.asker == Asker::Server && key.realm == realm && known.nonce == nonce);
             let Some((key, known)) = known else { continue };
             // A server that proves to know the password has to do it right (RFC 7616 §3.5).
-            if let (Some(theirs), Some(login)) = (info.find("rspauth"), self.logins.get(known.login)) {
-                if known.qop == Some(Qop::Auth) && !known.proved_by(&login.login, &key.realm, request, info, theirs) {
-                    continue;
-                }
+            if let (Some(theirs), Some(login)) = (info.find("rspauth"), self.logins.get(known.login))
+                && known.qop == Some(Qop::Auth)
+                && !known.proved_by(&login.login, &key.realm, request, info, theirs)
+            {
+                continue;
             }
             (known.nonce, known.cnonce, known.count) = (next.to_owned(), cnonce, 0);
         }

@@ -9,7 +9,6 @@ mod publication;
 mod subscriber;
 
 use super::exchange::{Failure, Heard, Owner, RequestId, ServerId, Wish};
-use super::words;
 use crate::config::{SipEventLimits, SipRefresh, SipTimers};
 use crate::wire::event_body::{DialogInfo, MessageSummary, Presence};
 use crate::wire::sip::{
@@ -459,7 +458,7 @@ impl Events {
             subscription.notified(now, id, request, &mut self.shared);
             return;
         }
-        let package = event_of(request).and_then(Package::of);
+        let package = request.headers.event().and_then(Package::of);
         let unsolicited = package.filter(|_| trusted && request.headers.to.tag().is_none());
         let document = unsolicited.and_then(|package| Document::read(package, request));
         let status = match document {
@@ -538,12 +537,7 @@ impl Shared {
     }
 }
 
-fn event_of(request: &Request) -> Option<&Event> {
-    words::first(&request.headers, |h| if let Header::Event(event) = h { Some(event) } else { None })
-}
-
 /// Of [`EventsConfig`], in seconds.
 fn whole_seconds(time: Duration) -> u32 {
     u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
 }
-

@@ -227,6 +227,12 @@ impl Registrations {
         self.ask(now, id, Ask::Clear);
     }
 
+    /// True after [`Self::begin`].
+    #[must_use]
+    pub fn knows(&self, id: u64) -> bool {
+        self.all.contains_key(&id)
+    }
+
     /// When it runs out, if it stands.
     #[must_use]
     pub fn until(&self, id: u64) -> Option<Instant> {
@@ -351,7 +357,7 @@ impl Registrations {
         // RFC 3261 §10.2.8
         if status.code() == 423 && ask == Ask::Bind && registration.too_brief < TOO_BRIEF_TIMES {
             let longest = u32::try_from(self.refresh.longest.as_secs()).unwrap_or(u32::MAX);
-            let wanted = words::min_expires(&response.headers);
+            let wanted = response.headers.min_expires();
             if let Some(wanted) = wanted.filter(|s| (registration.expires_s.saturating_add(1)..=longest).contains(s)) {
                 registration.too_brief += 1;
                 registration.expires_s = wanted;
@@ -361,13 +367,13 @@ impl Registrations {
             }
         }
         let why = RegisterFault::Refused { status, reason: response.reason.clone() };
-        let wait = words::retry_after(&response.headers).map(|s| Duration::from_secs(s.into()));
+        let wait = response.headers.retry_after().map(|s| Duration::from_secs(s.into()));
         self.failed(now, id, ask, why, !words::may_pass(status) && wait.is_none(), wait);
     }
 
     fn bound(&mut self, now: Instant, id: u64, response: &Response) {
         let Some(registration) = self.all.get_mut(&id) else { return };
-        let general = words::expires(&response.headers);
+        let general = response.headers.expires();
         let mut bindings = Vec::new();
         let mut granted_s = None;
         let mut former = Vec::new();

@@ -1,7 +1,7 @@
 //! What requests of ours have in common. Read RFC 3261 §8.1.1 before touching this file.
 
 use crate::config::SipRefresh;
-use crate::wire::sip::{CallId, Header, Headers, Host, NameAddr, Params, SipUri, Status, Tag};
+use crate::wire::sip::{CallId, Host, NameAddr, Params, SipUri, Status, Tag};
 use rand_chacha::ChaCha20Rng;
 use rand_core::RngCore;
 use std::net::Ipv4Addr;
@@ -31,26 +31,6 @@ pub(super) fn local_contact(user: &str) -> NameAddr {
 /// The value of a parameter in seconds.
 pub(super) fn seconds(params: &Params, name: &str) -> Option<u32> {
     params.find(name).and_then(|text| text.trim().parse().ok())
-}
-
-/// What a header says: the first that `pick` takes.
-pub(super) fn first<'a, T>(headers: &'a Headers, pick: impl Fn(&'a Header) -> Option<T>) -> Option<T> {
-    headers.rest.iter().find_map(pick)
-}
-
-/// `Expires`
-pub(super) fn expires(headers: &Headers) -> Option<u32> {
-    first(headers, |h| if let Header::Expires(seconds) = h { Some(*seconds) } else { None })
-}
-
-/// `Min-Expires`
-pub(super) fn min_expires(headers: &Headers) -> Option<u32> {
-    first(headers, |h| if let Header::MinExpires(seconds) = h { Some(*seconds) } else { None })
-}
-
-/// `Retry-After`
-pub(super) fn retry_after(headers: &Headers) -> Option<u32> {
-    first(headers, |h| if let Header::RetryAfter(seconds) = h { Some(*seconds) } else { None })
 }
 
 /// True where trying the same again later may help: the network or the server is at fault, not the request

@@ -1,12 +1,12 @@
 //! Subscriptions of others at us. Read RFC 6665 §4.2 before touching this file.
 
-use super::{Document, EventNews, Package, Shared, event_of, whole_seconds};
+use super::{Document, EventNews, Package, Shared, whole_seconds};
 use crate::config::SipEventLimits;
 use crate::sip::dialog::Dialog;
 use crate::sip::exchange::ServerId;
 use crate::sip::words;
 use crate::wire::sip::{
-    CallId, Event, Header, Method, Params, Request, Response, Status, SubscriptionState, Tag, Token,
+    CallId, Event, Header, Method, Params, Request, Response, SipText, Status, SubscriptionState, Tag, Token,
 };
 use std::time::{Duration, Instant};
 
@@ -52,7 +52,8 @@ impl Watcher {
         full: bool,
         shared: &mut Shared,
     ) -> Option<(u64, Self)> {
-        let Some((event, package)) = event_of(request).and_then(|event| Some((event, Package::of(event)?))) else {
+        let Some((event, package)) = request.headers.event().and_then(|event| Some((event, Package::of(event)?)))
+        else {
             // RFC 6665 §4.2.1.1: "MUST" be 489, with what is understood.
             shared.answer(id, request, Status::BAD_EVENT, None, vec![allow_events()]);
             return None;
@@ -127,7 +128,7 @@ impl Watcher {
 
     /// A SUBSCRIBE in its dialog (RFC 6665 §4.2.1.2).
     pub(super) fn refreshed(&mut self, now: Instant, id: ServerId, request: &Request, shared: &mut Shared) {
-        let fine = event_of(request).and_then(Package::of) == Some(self.package);
+        let fine = request.headers.event().and_then(Package::of) == Some(self.package);
         let status = if !fine {
             Status::BAD_EVENT
         } else if self.dialog.heard(request.headers.cseq.number).is_err() {
@@ -142,7 +143,7 @@ impl Watcher {
         }
         match granted(request, &shared.config.limits) {
             Ok(expires_s) => {
-                self.dialog.refresh(&request.headers);
+                self.dialog.refresh(&request.headers.contact);
                 shared.answer(id, request, Status::OK, None, vec![Header::Expires(expires_s)]);
                 self.lasts(now, expires_s);
                 // §4.2.1.2: a NOTIFY follows at once, whatever was told before.
@@ -232,7 +233,7 @@ impl Watcher {
         }
         self.dialog.sent(cseq);
         let ended = matches!(self.phase, Phase::Ending { told: true, .. });
-        let later = words::retry_after(&response.headers).filter(|_| !response.status.is_success());
+        let later = response.headers.retry_after().filter(|_| !response.status.is_success());
         if ended {
             self.phase = Phase::Over;
         } else if let Some(seconds) = later {
@@ -260,7 +261,7 @@ impl Watcher {
 }
 
 /// `Allow-Events` of ours.
-pub(super) fn allow_events() -> Header {
+pub(in crate::sip) fn allow_events() -> Header {
     Header::AllowEvents(Package::ALL.iter().map(|package| Token::lossy(package.name())).collect())
 }
 
@@ -268,7 +269,7 @@ pub(super) fn allow_events() -> Header {
 /// The least that may be asked for.
 fn granted(request: &Request, limits: &SipEventLimits) -> Result<u32, u32> {
     let (longest, shortest) = (whole_seconds(limits.expires), whole_seconds(limits.shortest));
-    match words::expires(&request.headers) {
+    match request.headers.expires() {
         Some(0) => Ok(0),
         Some(seconds) if seconds < shortest => Err(shortest),
         Some(seconds) => Ok(seconds.min(longest)),
@@ -278,9 +279,7 @@ fn granted(request: &Request, limits: &SipEventLimits) -> Result<u32, u32> {
 
 /// RFC 6665 §3.1.3: no `Accept` means the package's own type.
 fn accepts(request: &Request, package: Package) -> bool {
-    let mut lists = request.headers.rest.iter().filter_map(|h| {
-        if let Header::Accept(list) = h { Some(list.as_str()) } else { None }
-    });
+    let mut lists = request.headers.accept().map(SipText::as_str);
     let mut any = false;
     let found = lists.any(|list| {
         any = true;

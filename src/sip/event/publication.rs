@@ -124,14 +124,7 @@ impl Publication {
         shared.send(self.id, self.number, request);
     }
 
-    pub(super) fn answered(
-        &mut self,
-        now: Instant,
-        number: u32,
-        response: &Response,
-        cseq: u32,
-        shared: &mut Shared,
-    ) {
+    pub(super) fn answered(&mut self, now: Instant, number: u32, response: &Response, cseq: u32, shared: &mut Shared) {
         let Some(ask) = self.asked(number) else { return };
         self.cseq = self.cseq.max(cseq);
         if ask == Ask::End {
@@ -164,11 +157,9 @@ impl Publication {
     }
 
     fn agreed(&mut self, now: Instant, response: &Response, shared: &mut Shared) {
-        self.etag = words::first(&response.headers, |h| {
-            if let Header::SipEtag(etag) = h { Some(etag.clone()) } else { None }
-        });
+        self.etag = response.headers.sip_etag().cloned();
         (self.tries, self.failures) = (0, 0);
-        let granted_s = words::expires(&response.headers).unwrap_or(self.expires_s);
+        let granted_s = response.headers.expires().unwrap_or(self.expires_s);
         let refresh = &shared.config.refresh;
         let granted = Duration::from_secs(granted_s.into()).min(refresh.longest);
         self.phase = Phase::Holding { refresh: now + (granted / 2).max(refresh.shortest) };
@@ -178,7 +169,7 @@ impl Publication {
     fn refused(&mut self, now: Instant, ask: Ask, response: &Response, shared: &mut Shared) {
         let status = response.status;
         let longest = whole_seconds(shared.config.refresh.longest);
-        let wanted = words::min_expires(&response.headers).filter(|s| *s > self.expires_s && *s <= longest);
+        let wanted = response.headers.min_expires().filter(|s| *s > self.expires_s && *s <= longest);
         if self.tries < TRIES && self.next != Some(Ask::End) {
             // RFC 3903 §4.2: the server forgot it.
             if status == Status::CONDITIONAL_REQUEST_FAILED && ask != Ask::Begin {
@@ -193,7 +184,7 @@ impl Publication {
             }
         }
         let why = EventFault::Refused { status, reason: response.reason.clone() };
-        let wait = words::retry_after(&response.headers).map(|s| Duration::from_secs(s.into()));
+        let wait = response.headers.retry_after().map(|s| Duration::from_secs(s.into()));
         let passes = words::may_pass(status) || status == Status::CONDITIONAL_REQUEST_FAILED || wait.is_some();
         self.lost(now, why, !passes, wait, shared);
     }

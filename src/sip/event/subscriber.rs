@@ -1,12 +1,10 @@
 //! Our subscriptions. Read RFC 6665 §4.1 and §4.4 before touching this file.
 
-use super::{Ask, Document, EventFault, EventNews, Package, Shared, event_of, whole_seconds};
+use super::{Ask, Document, EventFault, EventNews, Package, Shared, whole_seconds};
 use crate::sip::dialog::Dialog;
 use crate::sip::exchange::{Failure, ServerId};
 use crate::sip::words;
-use crate::wire::sip::{
-    CallId, Header, Method, NameAddr, Request, Response, SipText, Status, SubscriptionState, Tag,
-};
+use crate::wire::sip::{CallId, Header, Method, NameAddr, Request, Response, SipText, Status, SubscriptionState, Tag};
 use std::time::{Duration, Instant};
 
 /// Times that a longer time is asked for after 423.
@@ -161,11 +159,7 @@ impl Subscription {
             }
             Phase::Waiting { again } if again <= now => self.begin_again(now, shared),
             Phase::Leaving { until } if until <= now => self.over(shared),
-            Phase::Asking
-            | Phase::Standing { .. }
-            | Phase::Waiting { .. }
-            | Phase::Leaving { .. }
-            | Phase::Over => {}
+            Phase::Asking | Phase::Standing { .. } | Phase::Waiting { .. } | Phase::Leaving { .. } | Phase::Over => {}
         }
     }
 
@@ -175,16 +169,14 @@ impl Subscription {
             shared.answer(id, request, status, None, Vec::new());
             return;
         }
-        let state = words::first(&request.headers, |h| {
-            if let Header::SubscriptionState(state) = h { Some(state) } else { None }
-        });
+        let state = request.headers.subscription_state();
         let Some(SubscriptionState { state, params }) = state else {
             shared.answer(id, request, Status::BAD_REQUEST, None, Vec::new());
             return;
         };
         shared.answer(id, request, Status::OK, None, Vec::new());
         if let Some(dialog) = &mut self.dialog {
-            dialog.refresh(&request.headers);
+            dialog.refresh(&request.headers.contact);
         }
         self.notify_by = None;
         let document = Document::read(self.package, request);
@@ -215,14 +207,7 @@ impl Subscription {
         }
     }
 
-    pub(super) fn answered(
-        &mut self,
-        now: Instant,
-        number: u32,
-        response: &Response,
-        cseq: u32,
-        shared: &mut Shared,
-    ) {
+    pub(super) fn answered(&mut self, now: Instant, number: u32, response: &Response, cseq: u32, shared: &mut Shared) {
         let Some(ask) = self.take_asked(number) else { return };
         self.cseq = self.cseq.max(cseq);
         if let Some(dialog) = &mut self.dialog {
@@ -269,7 +254,7 @@ impl Subscription {
     /// The status that refuses it.
     fn takes(&mut self, request: &Request) -> Result<(), Status> {
         // RFC 6665 §8.1.1: another package is another usage.
-        if event_of(request).and_then(Package::of) != Some(self.package) {
+        if request.headers.event().and_then(Package::of) != Some(self.package) {
             return Err(Status::BAD_EVENT);
         }
         let from = request.headers.from.tag().ok_or(Status::BAD_REQUEST)?;
@@ -305,9 +290,9 @@ impl Subscription {
         }
         self.failures = 0;
         self.too_brief = 0;
-        let granted_s = words::expires(&response.headers).unwrap_or(self.expires_s);
+        let granted_s = response.headers.expires().unwrap_or(self.expires_s);
         match (&mut self.dialog, response.headers.to.tag()) {
-            (Some(dialog), Some(tag)) if *dialog.remote_tag() == tag => dialog.refresh(&response.headers),
+            (Some(dialog), Some(tag)) if *dialog.remote_tag() == tag => dialog.refresh(&response.headers.contact),
             (None, Some(_)) => {
                 let from = shared.config.identity.clone().with_tag(&self.tag);
                 let uri = self.to.uri.clone();
@@ -334,17 +319,20 @@ impl Subscription {
             return self.over(shared);
         }
         let longest = whole_seconds(shared.config.refresh.longest);
-        let wanted = words::min_expires(&response.headers);
+        let wanted = response.headers.min_expires();
         // RFC 6665 §4.1.2.1
         if let Some(wanted) = wanted.filter(|s| {
-            status == Status::INTERVAL_TOO_BRIEF && self.too_brief < TOO_BRIEF_TIMES && *s > self.expires_s && *s <= longest
+            status == Status::INTERVAL_TOO_BRIEF
+                && self.too_brief < TOO_BRIEF_TIMES
+                && *s > self.expires_s
+                && *s <= longest
         }) {
             self.too_brief += 1;
             self.expires_s = wanted;
             return self.ask(now, ask, shared);
         }
         let why = EventFault::Refused { status, reason: response.reason.clone() };
-        let wait = words::retry_after(&response.headers).map(|s| Duration::from_secs(s.into()));
+        let wait = response.headers.retry_after().map(|s| Duration::from_secs(s.into()));
         let for_good = !words::may_pass(status) && status != Status::NO_SUCH_TRANSACTION && wait.is_none();
         // RFC 6665 §4.1.2.2: 481 means that it does not stand there any more; a new one may.
         if status == Status::NO_SUCH_TRANSACTION {
