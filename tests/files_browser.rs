@@ -70,7 +70,6 @@ fn both_ways(hide_addresses: bool) {
     Offhook::at(&lab, "nurse@beta.test", &["send", &in_browser, path.to_str().unwrap()]).run().exits(0);
     let got = browser.wait_for("file");
     assert_eq!((&got["bytes"], &got["sha256"]), (&json!(0), &json!(files::sha256(&path))), "{got}");
-    browser.wait_for("terminated");
     let mut receiver = Offhook::at(&lab, "nurse@beta.test", &words).start();
     let to = receiver.wait_for("online")["jid"].clone();
     browser.ask(&json!({ "do": "sendFile", "to": to, "name": "nothing from browser.bin", "base64": "" }));
