@@ -376,6 +376,13 @@ fn a_program_that_is_killed_after_the_last_byte_leaves_what_the_next_one_recogni
     let (same, offset, worker) = sent_again(&source, &inbox, &it);
     assert_eq!((same, offset), (path.clone(), MIB as u64 - 1));
     drop(worker);
+    // Somebody else learns nothing of it.
+    std::fs::write(&sidecar, &left).unwrap();
+    let theirs = Identity { peer: "tybalt@capulet.example".into(), hashes: vec![sha256(&content)], ..it.clone() };
+    let (other, offset, worker) = sent_again(&source, &inbox, &theirs);
+    assert_eq!((&other, offset), (&inbox.join("f (1)"), 0));
+    drop(worker);
+    std::fs::remove_file(other).unwrap();
     // The person has written to it since, put something else there, or taken it away: it is another file, and stays as it is.
     for change in ["written", "replaced", "link", "gone"] {
         std::fs::write(&sidecar, &left).unwrap();

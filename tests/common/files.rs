@@ -73,6 +73,14 @@ pub fn list(folder: &Path) -> Vec<String> {
     names
 }
 
+/// The same without the receipts that a program which still runs has for what it finished: a sidecar without its part.
+pub fn settled(folder: &Path) -> Vec<String> {
+    let all = list(folder);
+    let part = |name: &str| name.strip_prefix('.').and_then(|it| it.strip_suffix(".offhook")).map(str::to_owned);
+    let receipt = |name: &String| part(name).is_some_and(|part| part.ends_with(".part") && !all.contains(&part));
+    all.iter().filter(|name| !receipt(name)).cloned().collect()
+}
+
 /// A fresh folder in `parent`.
 pub fn folder(parent: &Path, name: &str) -> PathBuf {
     let folder = parent.join(name);

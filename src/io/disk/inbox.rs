@@ -70,7 +70,9 @@ impl Inbox {
     fn existing(&self, name: &SafeName, identity: &Identity) -> Result<Option<Part>, FileFault> {
         let Some(sidecar) = self.read_sidecar(name).filter(|s| s.identity.fits(identity)) else { return Ok(None) };
         if let Some(kept) = sidecar.kept.clone() {
-            return Ok(self.finished(name, sidecar, &kept));
+            // From somebody else it is another file, whatever is in it.
+            let same = sidecar.identity.peer == identity.peer;
+            return Ok(if same { self.finished(name, sidecar, &kept) } else { None });
         }
         let file = match self.dir.open_existing(&name.part(), true) {
             Ok(file) => file,
