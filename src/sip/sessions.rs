@@ -503,6 +503,12 @@ impl Sessions {
     fn touch(&mut self, now: Instant, id: SessionId, act: impl FnOnce(&mut Session)) {
         let Some(slot) = self.sessions.get_mut(&id) else { return };
         act(&mut slot.session);
+        self.settle(now, id);
+    }
+
+    /// Takes what a session says after a mutation.
+    fn settle(&mut self, now: Instant, id: SessionId) {
+        let Some(slot) = self.sessions.get_mut(&id) else { return };
         while let Some(wish) = slot.session.poll_wish() {
             self.wishes.push_back(wish);
         }
@@ -528,8 +534,11 @@ impl Sessions {
             slot.timer = timer;
         }
         self.count(id, before, phase, gone);
-        if let Some(replaced) = replaced {
-            self.touch(now, replaced, |session| session.replaced(now));
+        if let Some(replaced) = replaced
+            && let Some(slot) = self.sessions.get_mut(&replaced)
+        {
+            slot.session.replaced(now);
+            self.settle(now, replaced);
         }
     }
 
