@@ -119,7 +119,7 @@ impl AgentConfig {
 pub struct WayKey(pub u32);
 
 /// What happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum SipEvent {
     /// The registration stands; it is refreshed by itself, which is told too.
     Registered {

@@ -2,9 +2,7 @@
 
 use crate::phone::*;
 use offhook::sip::exchange::{Failure, Heard};
-use offhook::sip::session::{
-    Context, EndCause, EndedBy, Fork, Invitation, Misuse, Policy, Redirects, SessionEvent,
-};
+use offhook::sip::session::{Context, EndCause, EndedBy, Fork, Invitation, Misuse, Policy, Redirects, SessionEvent};
 use offhook::wire::sip::{Header, Method, Refresher, SessionExpires};
 
 fn phone() -> Phone {

@@ -3,9 +3,7 @@
 use offhook::sip::exchange::{FlowId, Heard, Origin, Owner, RequestId, ServerId, Transport, Wish};
 use offhook::sip::session::{Context, Invitation, Local, Sdp, SessionEvent};
 use offhook::sip::sessions::{SessionId, Sessions, SessionsConfig};
-use offhook::wire::sip::{
-    CallId, Header, Message, Method, NameAddr, RAck, Request, Response, Status, Tag, Token, Uri,
-};
+use offhook::wire::sip::{CallId, Header, Message, Method, NameAddr, RAck, Request, Response, Status, Tag, Token, Uri};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -18,7 +16,11 @@ pub(crate) fn addr(text: &str) -> NameAddr {
 }
 
 pub(crate) fn local(user: &str) -> Local {
-    Local { from: addr(&format!("sip:{user}@a.test")), contact: addr(&format!("sip:{user}@192.0.2.1")), route: Vec::new() }
+    Local {
+        from: addr(&format!("sip:{user}@a.test")),
+        contact: addr(&format!("sip:{user}@192.0.2.1")),
+        route: Vec::new(),
+    }
 }
 
 /// A description of one audio stream; `who` tells them apart.
@@ -279,7 +281,11 @@ impl Phone {
     }
 
     /// An INVITE of the peer's, with an offer where there is one.
-    pub(crate) fn invite(&mut self, offer: Option<&Sdp>, change: impl FnOnce(&mut Request)) -> (SessionId, ServerId, Peer) {
+    pub(crate) fn invite(
+        &mut self,
+        offer: Option<&Sdp>,
+        change: impl FnOnce(&mut Request),
+    ) -> (SessionId, ServerId, Peer) {
         let (mut request, mut peer) = invite_of("77ab", offer);
         change(&mut request);
         let id = self.receive(request);

@@ -8,7 +8,8 @@ use offhook::sip::carrier::CarrierConfig;
 use offhook::sip::exchange::{Failure, FlowChange, Heard, LOCAL_HOST, Owner, RequestId, ServerId, Transport, Wish};
 use offhook::sip::locate::{Found, Query, Srv};
 use offhook::wire::sip::{
-    CSeq, Challenge, ContentType, Header, Host, Message, Method, NameAddr, Params, Request, Response, SipUri, Tag, Token,
+    CSeq, Challenge, ContentType, Header, Host, Message, Method, NameAddr, Params, Request, Response, SipUri, Tag,
+    Token,
 };
 
 pub fn id(number: u32) -> RequestId {
@@ -210,8 +211,12 @@ fn the_503_of_the_last_target_is_the_answer_and_a_name_without_address_is_none()
     world.until(60_000);
     let mut heard = outcomes(&mut world, alice);
     heard.sort();
-    let expected =
-        ["503 of 1", "failed: no address for nowhere.example", "failed: no address for tel:+123", "failed: no answer in time"];
+    let expected = [
+        "503 of 1",
+        "failed: no address for nowhere.example",
+        "failed: no address for tel:+123",
+        "failed: no answer in time",
+    ];
     assert_eq!(heard, expected);
 }
 
@@ -399,7 +404,8 @@ fn a_public_address_is_learned_and_told_and_comes_back_as_the_owners_own() {
     world.wish(registrar, Wish::Response { id: server, to_tag: Some(tag("r")), response: Box::new(response) });
     world.until(200);
     let news = world.heard(alice);
-    let [Heard::Response { response, .. }, Heard::FlowChanged { owner: told, why: FlowChange::Moved }] = &news[..] else {
+    let [Heard::Response { response, .. }, Heard::FlowChanged { owner: told, why: FlowChange::Moved }] = &news[..]
+    else {
         panic!("{news:?}")
     };
     assert_eq!(*told, owner.owner);
@@ -528,11 +534,14 @@ fn routes_are_followed_loosely_and_strictly() {
     world.until(500);
     assert_eq!(incoming(&mut world, other).1.headers.route, []);
     // maddr
-    world.wish(alice, send(6, &{
-        let mut bye = lone(Method::Bye, "sip:bob@192.0.2.9;maddr=192.0.2.6", "c5", 1);
-        bye.headers.set_to_tag(&tag("bobs"));
-        bye
-    }));
+    world.wish(
+        alice,
+        send(6, &{
+            let mut bye = lone(Method::Bye, "sip:bob@192.0.2.9;maddr=192.0.2.6", "c5", 1);
+            bye.headers.set_to_tag(&tag("bobs"));
+            bye
+        }),
+    );
     world.until(600);
     incoming(&mut world, other);
 }
@@ -540,7 +549,8 @@ fn routes_are_followed_loosely_and_strictly() {
 #[test]
 fn the_way_of_a_request_is_told_before_there_is_one() {
     let (mut world, alice, _) = pair();
-    for (number, uri) in [(1, "sip:bob@192.0.2.2"), (2, "sip:bob@192.0.2.2;transport=tcp"), (3, "sip:nowhere.example")] {
+    for (number, uri) in [(1, "sip:bob@192.0.2.2"), (2, "sip:bob@192.0.2.2;transport=tcp"), (3, "sip:nowhere.example")]
+    {
         let uri = uri.parse::<offhook::wire::sip::Uri>().unwrap();
         world.wish(alice, Wish::Way { id: id(number), uri: Box::new(uri.as_sip().unwrap().clone()) });
     }

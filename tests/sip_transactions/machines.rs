@@ -334,7 +334,10 @@ fn a_cancel_has_the_branch_of_its_invite_and_gives_the_answer_32_s() {
     desk.response(answer(&request, 180));
     desk.until(1_000);
     desk.take();
-    desk.transactions.cancel(desk.now, id, vec![Header::Subject(offhook::wire::sip::SipText::new("x"))]).unwrap().unwrap();
+    desk.transactions
+        .cancel(desk.now, id, vec![Header::Subject(offhook::wire::sip::SipText::new("x"))])
+        .unwrap()
+        .unwrap();
     desk.drain();
     let log = desk.take();
     let [(1_000, Out::Sent(Message::Request(cancel)))] = log.as_slice() else { panic!("{log:?}") };

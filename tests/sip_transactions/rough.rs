@@ -171,7 +171,8 @@ impl Call {
         let end = self.world.start + Duration::from_millis(ms);
         loop {
             self.turn();
-            let own = self.ringing.values().flat_map(|r| r.answer.map(|a| a.0).into_iter().chain(r.repeat.map(|r| r.0)));
+            let own =
+                self.ringing.values().flat_map(|r| r.answer.map(|a| a.0).into_iter().chain(r.repeat.map(|r| r.0)));
             let next = own.filter(|at| *at > self.world.now).min().unwrap_or(end).min(end);
             if !self.world.step(next) && next >= end {
                 break;
@@ -360,8 +361,10 @@ fn no_sequence_of_messages_wishes_and_timers_panics_or_leaves_something_behind()
         let mut world = World::new(seed);
         let address = at("192.0.2.2:5060");
         let listen = vec![(Transport::Udp, address), (Transport::Tcp, address)];
-        let ends =
-            [world.add("192.0.2.1", CarrierConfig { limits, ..config() }), world.add("192.0.2.2", CarrierConfig { limits, listen, ..config() })];
+        let ends = [
+            world.add("192.0.2.1", CarrierConfig { limits, ..config() }),
+            world.add("192.0.2.2", CarrierConfig { limits, listen, ..config() }),
+        ];
         (world.loss, world.doubling, world.jitter) = (rng.below(40), rng.below(40), rng.below(500));
         let mut known: Vec<(usize, ServerId, Box<Request>)> = Vec::new();
         let mut next = 0;
@@ -370,7 +373,8 @@ fn no_sequence_of_messages_wishes_and_timers_panics_or_leaves_something_behind()
             match rng.below(10) {
                 0..=2 => {
                     next += 1;
-                    let method = [Method::Invite, Method::Options, Method::Register, Method::Bye][rng.below(4) as usize].clone();
+                    let method =
+                        [Method::Invite, Method::Options, Method::Register, Method::Bye][rng.below(4) as usize].clone();
                     let to = ["sip:bob@192.0.2.2", "sip:192.0.2.2;transport=tcp", "sip:192.0.2.9", "sip:a.example"];
                     let to = to[rng.below(4) as usize];
                     let mut request = lone(method, to, &format!("c{}", rng.below(6)), 1 + rng.below(3) as u32);

@@ -2,119 +2,65 @@
 //! Read RFC 3264 §5 to §8 and RFC 8866 §5.2 before touching this file.
 
 use super::{BAD_REQUEST, Refused, UNSUPPORTED_MEDIA_TYPE};
+use crate::wire::candidate::Setup;
+use crate::wire::sdp::{Direction, Level, MediaDescription, Origin, SessionDescription};
 use crate::wire::sip::{ContentType, Header, Headers, SipText, part_of};
 
 pub(super) const MEDIA_TYPE: &str = "application/sdp";
 
-/// A session description.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sdp(Vec<String>);
+/// The description that a session carries.
+pub type Sdp = SessionDescription;
 
-impl Sdp {
-    /// Reads one.
-    pub fn parse(bytes: &[u8]) -> Result<Self, ()> {
-        let text = std::str::from_utf8(bytes).map_err(|_| ())?;
-        text.starts_with("v=0").then(|| Self(text.lines().map(str::to_owned).collect())).ok_or(())
-    }
-
-    /// Writes it.
-    #[must_use]
-    pub fn to_bytes(&self) -> Vec<u8> {
-        self.0.iter().flat_map(|line| [line.as_bytes(), b"\r\n"].concat()).collect()
-    }
+/// The next description of one session: same id, the version one higher.
+pub(super) fn next(mut origin: Origin) -> Origin {
+    origin.version = origin.version.wrapping_add(1);
+    origin
 }
 
-/// The part of `o=` that tells descriptions of one session apart.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Origin {
-    line: String,
-    version: u64,
+/// Streams that are not refused.
+fn open(sdp: &Sdp) -> impl Iterator<Item = &MediaDescription> {
+    sdp.media.iter().filter(|media| media.port != 0)
 }
 
-impl Origin {
-    pub(super) fn next(self) -> Self {
-        Self { version: self.version.wrapping_add(1), ..self }
-    }
-}
-
-pub(super) fn origin(sdp: &Sdp) -> Origin {
-    let line = sdp.0.iter().find(|l| l.starts_with("o=")).cloned().unwrap_or_default();
-    let version = line.split(' ').nth(2).and_then(|v| v.parse().ok()).unwrap_or(0);
-    Origin { line, version }
-}
-
-pub(super) fn set_origin(sdp: &mut Sdp, origin: &Origin) {
-    if let Some(line) = sdp.0.iter_mut().find(|l| l.starts_with("o=")) {
-        let mut parts: Vec<String> = origin.line.split(' ').map(str::to_owned).collect();
-        if let Some(version) = parts.get_mut(2) {
-            *version = origin.version.to_string();
-        }
-        *line = parts.join(" ");
-    }
-}
-
-fn direction(sdp: &Sdp) -> &str {
-    let known = ["a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive"];
-    sdp.0.iter().find(|l| known.contains(&l.as_str())).map_or("a=sendrecv", String::as_str)
-}
-
-fn set_direction(sdp: &mut Sdp, to: &str) {
-    let known = ["a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive"];
-    sdp.0.retain(|l| !known.contains(&l.as_str()));
-    sdp.0.push(to.to_owned());
-}
-
-/// All media that is not refused is held: nobody listens there.
+/// Held: nobody listens on any of its streams (RFC 3264 §8.4, the old `c=0.0.0.0` among them).
 pub(super) fn is_held(sdp: &Sdp) -> bool {
-    matches!(direction(sdp), "a=sendonly" | "a=inactive") || sdp.0.iter().any(|l| l == "c=IN IP4 0.0.0.0")
+    open(sdp).next().is_some() && open(sdp).all(|media| !sdp.direction_of(media).receives())
 }
 
-/// RFC 3264 §8.4.
+/// Our hold and its end: whether we listen changes, whether we send does not by itself (RFC 3264 §8.4).
 pub(super) fn hold(sdp: &mut Sdp, on: bool) {
-    let to = match (direction(sdp), on) {
-        ("a=sendrecv" | "a=sendonly", true) => "a=sendonly",
-        ("a=recvonly" | "a=inactive", true) => "a=inactive",
-        ("a=sendrecv" | "a=sendonly", false) => "a=sendrecv",
-        (_, true | false) => "a=recvonly",
-    };
-    set_direction(sdp, to);
+    let directions: Vec<Direction> =
+        sdp.media.iter().map(|media| Direction::of(sdp.direction_of(media).sends(), !on)).collect();
+    for (media, direction) in sdp.media.iter_mut().zip(directions) {
+        if media.port != 0 {
+            media.level.direction = Some(direction);
+        }
+    }
 }
 
 /// Makes the directions of an answer fit its offer (RFC 3264 §6.1).
 pub(super) fn fit(answer: &mut Sdp, offer: &Sdp) {
-    let send = matches!(direction(answer), "a=sendrecv" | "a=sendonly");
-    let receive = matches!(direction(answer), "a=sendrecv" | "a=recvonly");
-    let may_send = matches!(direction(offer), "a=sendrecv" | "a=recvonly");
-    let may_receive = matches!(direction(offer), "a=sendrecv" | "a=sendonly");
-    let to = match (send && may_send, receive && may_receive) {
-        (true, true) => "a=sendrecv",
-        (true, false) => "a=sendonly",
-        (false, true) => "a=recvonly",
-        (false, false) => "a=inactive",
-    };
-    if to != direction(answer) {
-        set_direction(answer, to);
+    let directions: Vec<Direction> = answer.media.iter().map(|media| answer.direction_of(media)).collect();
+    for ((media, ours), theirs) in answer.media.iter_mut().zip(directions).zip(&offer.media) {
+        let theirs = offer.direction_of(theirs);
+        let fitting = Direction::of(ours.sends() && theirs.receives(), ours.receives() && theirs.sends());
+        if media.port != 0 && fitting != ours {
+            media.level.direction = Some(fitting);
+        }
     }
 }
 
 /// An answer that takes nothing of an offer: every port 0 (RFC 3264 §6).
 pub(super) fn void(offer: &Sdp) -> Sdp {
-    let mut sdp = offer.clone();
-    for line in &mut sdp.0 {
-        if line.starts_with("m=") {
-            let mut parts: Vec<String> = line.split(' ').map(str::to_owned).collect();
-            if let Some(port) = parts.get_mut(1) {
-                *port = "0".into();
-            }
-            *line = parts.join(" ");
-        }
-    }
-    sdp
+    let level = Level { connection: offer.level.connection.clone(), ..Level::default() };
+    let media = offer.media.iter().map(MediaDescription::refusal).collect();
+    Sdp { level, media, groups: Vec::new(), ..offer.clone() }
 }
 
 /// `a=setup:actpass` stands in it.
 pub(super) fn is_open_setup(sdp: &Sdp) -> bool {
-    sdp.0.iter().any(|line| line == "a=setup:actpass")
+    let mut levels = sdp.media.iter().map(|media| &media.level).chain([&sdp.level]);
+    levels.any(|level| level.setup == Some(Setup::Actpass))
 }
 
 /// Puts a description into a message.

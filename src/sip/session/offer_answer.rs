@@ -3,6 +3,7 @@
 
 use crate::sip::exchange::ServerId;
 use crate::sip::session::description;
+use crate::wire::sdp::Origin;
 use crate::wire::sip::{NameAddr, RAck, SessionExpires};
 use std::time::Instant;
 
@@ -58,7 +59,7 @@ pub(crate) struct Waiting {
 ///   Empty ──┤                    ├──────────────▶ Stable ── next offer ─▶ Ours, Theirs
 ///             their offer ▶ Theirs ┘ refused: back to Stable, or Empty where nothing was agreed on
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Exchange {
     /// Nothing was offered yet.
     Empty,
@@ -78,7 +79,7 @@ pub(crate) struct OfferAnswer {
     remote: Option<Box<Sdp>>,
     /// What an unreliable provisional response said of the answer that follows (RFC 6337 §3.1.1), theirs or ours.
     pub(crate) preview: Option<Box<Sdp>>,
-    origin: Option<description::Origin>,
+    origin: Option<Origin>,
     /// The last offer of ours came to nothing, so that its version is used up.
     void: bool,
     /// We hold.
@@ -122,17 +123,17 @@ impl OfferAnswer {
     /// One session id for all, and a version that rises by one with every change (RFC 3264 §5, §8).
     fn stamp(&mut self, mut sdp: Sdp) -> Box<Sdp> {
         let origin = match self.origin.take() {
-            None => description::origin(&sdp),
+            None => sdp.origin.clone(),
             Some(origin) => {
                 let unchanged = !self.void
                     && self.local.as_deref().is_some_and(|local| {
-                        description::set_origin(&mut sdp, &description::origin(local));
+                        sdp.origin.clone_from(&local.origin);
                         sdp == *local
                     });
-                if unchanged { origin } else { origin.next() }
+                if unchanged { origin } else { description::next(origin) }
             }
         };
-        description::set_origin(&mut sdp, &origin);
+        sdp.origin.clone_from(&origin);
         self.void = false;
         self.origin = Some(origin);
         Box::new(sdp)

@@ -25,7 +25,7 @@ pub struct Local {
 }
 
 /// An INVITE to be sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Invitation {
     /// Who calls.
     pub local: Local,
@@ -50,7 +50,7 @@ impl Invitation {
 }
 
 /// An INVITE that came.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Incoming {
     /// Request-URI: which of our addresses is called.
     pub uri: Uri,
@@ -149,7 +149,7 @@ pub enum TransferStep {
 pub struct ReferralId(pub u32);
 
 /// What happened in a session. A session tells `Ended` last and once.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum SessionEvent {
     /// Somebody calls. Nothing but provisional answers leaves until `accept`, `reject` or `redirect`.
     Incoming(Box<Incoming>),
