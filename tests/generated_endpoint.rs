@@ -330,3 +330,12 @@ fn whatever_happens_no_call_talks_without_its_user_and_every_call_ends_once() {
 fn a_restart_is_not_answered_for_ever() {
     run(6_183, false).unwrap();
 }
+
+/// More checks than a peer sends in a second may lie before its credentials come; they were answered one a turn while the
+/// timer stood still.
+#[test]
+fn checks_that_waited_for_credentials_do_not_hold_up_the_timer() {
+    for seed in [374_430, 411_120, 628_072, 837_322] {
+        run(seed, false).unwrap();
+    }
+}

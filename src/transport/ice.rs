@@ -21,6 +21,9 @@ const MAX_PAIRS: usize = 100;
 /// to nine times (threat: candidate injection).
 const MAX_PEER_REFLEXIVE: usize = 16;
 
+/// Checks that the agent keeps until the peer's credentials are known: its own bound.
+const MAX_EARLY_CHECKS: usize = 100;
+
 /// Largest legal priority, RFC 8445 §5.1.2: pair priorities overflow past it.
 const MAX_PRIORITY: u32 = 0x7fff_ffff;
 
@@ -320,7 +323,14 @@ impl Ice {
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.hurry.is_some_and(|due| now >= due) || self.agent.poll_timeout().is_none_or(|due| now >= due) {
             (self.hurry, self.last) = (None, Some(now));
-            self.agent.handle_timeout(now);
+            // Checks that came before the peer's credentials are answered one a turn, and the agent's clock stands still
+            // meanwhile: all of them now, so that a timer that has fired moves.
+            for _turn in 0..MAX_EARLY_CHECKS {
+                self.agent.handle_timeout(now);
+                if self.agent.poll_timeout().is_none_or(|due| due > now) {
+                    break;
+                }
+            }
         }
     }
 
