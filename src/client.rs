@@ -5,6 +5,7 @@ use crate::endpoint::event::Event;
 use crate::endpoint::file_event::FileEvent;
 use crate::error::Error;
 use crate::io::driver::Command;
+use crate::wire::address::Address;
 use crate::wire::jid::Jid;
 use calls::Calls;
 use std::net::SocketAddr;
@@ -17,8 +18,9 @@ mod calls;
 mod progress;
 mod transfers;
 
-pub use crate::endpoint::event::{CallStats, Connected, EndKind, Ended, Party, Signalling};
+pub use crate::endpoint::event::{CallStats, Connected, EndKind, Ended, Party, Signalling, TransferStep};
 pub use crate::endpoint::file_event::{Way, WayKind};
+pub use crate::endpoint::telephone::{MediaPolicy, MediaSecurity};
 pub use crate::endpoint::{AddressPolicy, Misuse, NamedServer};
 pub use crate::fault::ReasonCondition;
 pub use crate::file::FileFault;
@@ -26,8 +28,9 @@ pub use crate::io::disk::{Entry, Outbox};
 pub use crate::io::driver::{FRAME, Frame};
 pub use crate::jingle::sessions::Callers;
 pub use crate::media::codec::CodecName;
+pub use crate::sip::exchange::Transport as SipTransport;
 pub use crate::wire::file::{FileHash, HashAlgo};
-pub use builder::ClientBuilder;
+pub use builder::{ClientBuilder, SipServer};
 pub use calls::{Call, CallEvent, Incoming, Speaker};
 pub use progress::{Rate, time_left};
 pub use transfers::{
@@ -48,7 +51,7 @@ pub enum ClientEvent {
     /// Somebody asks for a file.
     FileRequested(FileRequest),
     /// Signed in (again).
-    Online(Jid),
+    Online(Address),
     /// The server connection changed; calls go on meanwhile.
     Signalling(Signalling),
     /// TLS with a serverless peer is up: SHA-256 of its certificate, and whether that was pinned. If not, show it: anybody may
@@ -67,7 +70,7 @@ pub struct Client {
     events: mpsc::Receiver<ClientEvent>,
     calls: Calls,
     transfers: Transfers,
-    jid: Option<Jid>,
+    address: Option<Address>,
     listening: Option<SocketAddr>,
     mechanism: Option<&'static str>,
     sha256: [u8; 32],
@@ -83,7 +86,7 @@ impl Client {
     fn new(
         commands: mpsc::Sender<Command>,
         events: mpsc::Receiver<Event>,
-        jid: Option<Jid>,
+        address: Option<Address>,
         listening: Option<SocketAddr>,
         sha256: [u8; 32],
     ) -> Self {
@@ -96,13 +99,19 @@ impl Client {
             commands: commands.clone(),
         };
         crate::io::driver::spawn(dispatcher.run(events));
-        Self { commands, events: event_out, calls, transfers, jid, listening, mechanism: None, sha256 }
+        Self { commands, events: event_out, calls, transfers, address, listening, mechanism: None, sha256 }
     }
 
-    /// Our full address; `None` before a serverless peer has come.
+    /// Our full JID; `None` before a serverless peer has come, and with an account of SIP.
     #[must_use]
     pub fn jid(&self) -> Option<&Jid> {
-        self.jid.as_ref()
+        self.address.as_ref().and_then(Address::as_jid)
+    }
+
+    /// Our address, whichever kind it is of.
+    #[must_use]
+    pub fn address(&self) -> Option<&Address> {
+        self.address.as_ref()
     }
 
     /// SASL mechanism of the first sign-in, such as `SCRAM-SHA-256-PLUS`; `None` on a serverless stream.
@@ -126,10 +135,11 @@ impl Client {
     /// Calls somebody; gives the call at once, its progress comes as events.
     ///
     /// # Errors
-    /// [`Error::Misuse`] while offline or past the cap on calls, [`Error::Closed`].
-    pub async fn call(&self, to: Jid) -> Result<Call, Error> {
+    /// [`Error::Misuse`] while offline, past the cap on calls, or for an address of another network than the account's;
+    /// [`Error::Closed`].
+    pub async fn call(&self, to: impl Into<Address>) -> Result<Call, Error> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Call(to, reply)).await.map_err(|_| Error::Closed)?;
+        self.commands.send(Command::Call(to.into(), reply)).await.map_err(|_| Error::Closed)?;
         let id = answer.await.map_err(|_| Error::Closed)??;
         Ok(self.calls.attach(&self.commands, id))
     }
@@ -171,8 +181,8 @@ impl Client {
     /// The next event; `None` after the end.
     pub async fn next_event(&mut self) -> Option<ClientEvent> {
         let event = self.events.recv().await;
-        if let Some(ClientEvent::Online(jid)) = &event {
-            self.jid = Some(jid.clone());
+        if let Some(ClientEvent::Online(address)) = &event {
+            self.address = Some(address.clone());
         }
         event
     }
@@ -236,7 +246,10 @@ impl Dispatcher {
 
     fn dispatch(&self, event: Event) {
         let (id, event) = match event {
-            Event::Online { jid, .. } => return self.tell(ClientEvent::Online(jid)),
+            Event::Online { jid, .. } => return self.tell(ClientEvent::Online(jid.into())),
+            // Each refresh of a registration is told; only the first one is news.
+            Event::Registered { again: true, .. } => return,
+            Event::Registered { address, again: false } => return self.tell(ClientEvent::Online(address)),
             Event::PeerCertificate { sha256, pinned } => {
                 return self.tell(ClientEvent::PeerCertificate(sha256, pinned));
             }
@@ -251,7 +264,12 @@ impl Dispatcher {
             Event::File(event) => return self.dispatch_file(event),
             Event::ConnectFailed(_) | Event::Presence { .. } => return,
             Event::Ringing(call) => (call, CallEvent::Ringing),
+            Event::EarlyMedia(call) => (call, CallEvent::EarlyMedia),
             Event::Accepted(call) => (call, CallEvent::Accepted),
+            Event::Transfer { call, by, to, step, next } => {
+                let next = next.map(|next| Box::new(self.calls.attach(&self.commands, next)));
+                (call, CallEvent::Transfer { by, to, step, next })
+            }
             Event::Connected { call, facts } => (call, CallEvent::Connected(facts)),
             Event::PathChanged { call, kinds, path } => {
                 (call, CallEvent::PathChanged { kinds: (kinds.0.as_str(), kinds.1.as_str()), path })

@@ -11,8 +11,10 @@ mod link;
 mod media;
 mod offer;
 mod people;
+mod sdp;
 mod signalling;
 mod summary;
+pub mod telephone;
 mod transfer;
 mod transfers;
 mod verbs;
@@ -26,7 +28,7 @@ use crate::media::codec::CodecName;
 use crate::media::quality::{QualityInput, quality};
 use crate::transport::dtls::Identity;
 use crate::transport::gather::IceServer;
-use crate::wire::jid::Jid;
+use crate::wire::address::Address;
 use call::Call;
 use event::{CallId, CallStats, Event, Input, LegId, Output};
 use file_event::TransferId;
@@ -39,6 +41,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+use telephone::Telephone;
 use transfer::Transfer;
 
 /// Who may learn our network addresses before the user accepted a call (J176-24, J176-25).
@@ -133,6 +136,12 @@ pub enum Misuse {
     /// No file, or no way to carry one.
     #[error("nothing to send, or no way to send it")]
     NoFile,
+    /// An address that this endpoint cannot call: a SIP address without SIP, or the other way round.
+    #[error("no account for such an address")]
+    WrongNetwork,
+    /// Not something that can be done here.
+    #[error("{0}")]
+    Unsupported(String),
     /// Not a digit, or no way to send one.
     #[error("{0}")]
     Digit(String),
@@ -147,6 +156,8 @@ pub struct Endpoint {
     people: People,
     sessions: Sessions,
     invites: Invites,
+    /// SIP, where the account is of that kind.
+    telephone: Option<Box<Telephone>>,
     calls: BTreeMap<CallId, Call>,
     by_session: BTreeMap<SessionId, CallId>,
     transfers: BTreeMap<TransferId, Transfer>,
@@ -207,6 +218,10 @@ impl Endpoint {
             limits: config.context.limits,
             rate: crate::config::InitiateRate::default(),
         });
+        let telephone = match &config.account {
+            Account::Sip(sip) => Some(Box::new(Telephone::new(now, next_seed(), sip))),
+            Account::Client(_) | Account::Serverless { .. } => None,
+        };
         let mut cname = String::with_capacity(16);
         for _ in 0..2 {
             cname.push_str(&format!("{:08x}", rng.next_u32()));
@@ -218,6 +233,7 @@ impl Endpoint {
             people,
             sessions,
             invites,
+            telephone,
             calls: BTreeMap::new(),
             by_session: BTreeMap::new(),
             transfers: BTreeMap::new(),
@@ -238,7 +254,10 @@ impl Endpoint {
             endpoint.resolve(server.host);
         }
         // A listener awaits its peer the same way as a client connects: the shell knows which.
-        endpoint.outputs.push_back(Output::Connect);
+        if endpoint.telephone.is_none() {
+            endpoint.outputs.push_back(Output::Connect);
+        }
+        endpoint.pump(now);
         endpoint
     }
 
@@ -246,11 +265,13 @@ impl Endpoint {
     pub fn handle_input(&mut self, now: Instant, input: Input<'_>) {
         match input {
             Input::Datagram { local, source, bytes } => return self.handle_datagram(now, local, source, bytes),
+            Input::Sockets { leg: LegId::Call(call), bound } if self.telephone.is_some() => {
+                self.handle_telephone_sockets(now, call, &bound);
+            }
+            Input::Sip(input) => self.handle_sip(now, input),
             Input::Sockets { leg: LegId::Call(call), bound } => self.handle_sockets(now, call, &bound),
             Input::Sockets { leg: LegId::File(id), bound } => self.handle_file_sockets(now, id, &bound),
             Input::File(input) => self.handle_file_input(now, input),
-            // Without an account of SIP there is nobody who asked.
-            Input::Sip(_) => {}
             Input::Resolved { name, addrs } => self.handle_resolved(now, &name, addrs),
             signalling @ (Input::Connected { .. } | Input::TlsStarted(_) | Input::Bytes(_) | Input::Closed(_)) => {
                 self.link.handle_input(now, signalling);
@@ -273,13 +294,13 @@ impl Endpoint {
             }
             None => return,
         };
-        let Some(call) = self.calls.get_mut(&id) else { return };
-        let talking = call.may_talk();
-        let Some(leg) = &mut call.media.leg else { return };
+        let Some(Ends { leg: Some(leg), audio, hears, .. }) = ends(&mut self.calls, &mut self.telephone, id) else {
+            return;
+        };
         let received = leg.handle_datagram(now, local, source, bytes);
-        match (received, &mut call.media.audio) {
+        match (received, audio) {
             // Fast path: an RTP packet changes nothing but the jitter buffer.
-            (Some(rtp), Some(audio)) if talking => audio.handle_rtp(now, &rtp.header, rtp.payload),
+            (Some(rtp), Some(audio)) if hears => audio.handle_rtp(now, &rtp.header, rtp.payload),
             (Some(_), _) => {}
             (None, _) => {
                 self.drain_leg(now, id);
@@ -303,6 +324,7 @@ impl Endpoint {
                 self.follow_reports(now, id);
             }
         }
+        self.telephone_timeout(now);
         self.signalling_timeout(now);
         self.find_devices(now);
         self.find_receivers(now);
@@ -316,8 +338,10 @@ impl Endpoint {
         if let Some(output) = self.outputs.pop_front() {
             return output;
         }
-        for call in self.calls.values_mut() {
-            if let Some(transmit) = call.media.leg.as_mut().and_then(|l| l.poll_transmit()) {
+        let lines = self.telephone.iter_mut().flat_map(|telephone| telephone.legs_mut());
+        let legs = self.calls.values_mut().filter_map(|c| c.media.leg.as_deref_mut());
+        for leg in legs.chain(lines) {
+            if let Some(transmit) = leg.poll_transmit() {
                 return Output::Transmit(transmit);
             }
         }
@@ -330,18 +354,21 @@ impl Endpoint {
         let signalling =
             [self.link.poll_timeout(), self.invites.poll_timeout(), self.signalling_deadline(), self.calls_deadline()];
         let sessions = self.sessions.poll_timeout().map(|(at, _)| at);
+        let telephone = self.telephone.as_mut().and_then(|telephone| telephone.poll_timeout());
         let legs = self.calls.values_mut().filter_map(|c| c.media.leg.as_mut()).filter_map(|l| l.poll_timeout());
-        let earliest =
-            legs.map(|(at, _)| at).chain(sessions).chain(signalling.into_iter().flatten()).chain(files).min();
+        let legs = legs.map(|(at, _)| at).chain(telephone);
+        let earliest = legs.chain(sessions).chain(signalling.into_iter().flatten()).chain(files).min();
         Output::Timeout(earliest)
     }
 
     /// Figures of a call; `None` before there is media.
     #[must_use]
     pub fn stats(&self, now: Instant, id: CallId) -> Option<CallStats> {
-        let call = self.calls.get(&id)?;
-        let leg = call.media.leg.as_ref()?.stats(now);
-        let audio = call.media.audio.as_ref()?.stats(now);
+        let (leg, audio) = match self.calls.get(&id) {
+            Some(call) => (call.media.leg.as_deref()?, call.media.audio.as_deref()?),
+            None => self.telephone.as_ref()?.sound(id)?,
+        };
+        let (leg, audio) = (leg.stats(now), audio.stats(now));
         let rtt = leg.rtcp.rtt.or(leg.rtt);
         let loss_in = f64::from(leg.rtcp.loss_in_fraction.unwrap_or_default());
         let concealed = audio.concealed_ms as f64 / (audio.played_ms.max(1)) as f64;
@@ -374,22 +401,24 @@ impl Endpoint {
 
     /// Calls that are not over.
     pub fn calls(&self) -> impl Iterator<Item = CallId> + '_ {
-        self.calls.keys().copied()
+        self.calls.keys().copied().chain(self.telephone.iter().flat_map(|telephone| telephone.calls()))
     }
 
-    /// The peer of a call; full once its device is known.
+    /// The peer of a call; a JID is full once its device is known.
     #[must_use]
-    pub fn peer(&self, id: CallId) -> Option<&Jid> {
-        self.calls.get(&id).map(|c| &c.peer)
+    pub fn peer(&self, id: CallId) -> Option<Address> {
+        let jid = self.calls.get(&id).map(|c| Address::from(&c.peer));
+        jid.or_else(|| self.telephone.as_ref()?.peer(id))
     }
 
     /// Hangs up everything and signs out.
     pub fn shut_down(&mut self, now: Instant) {
-        let ids: Vec<CallId> = self.calls.keys().copied().collect();
+        let ids: Vec<CallId> = self.calls().collect();
         for id in ids {
             // A call that has just ended by itself is no fault.
             let _ = self.hang_up(now, id);
         }
+        self.close_telephone(now);
         let ids: Vec<TransferId> = self.transfers.keys().copied().collect();
         for id in ids {
             // A transfer that has just ended by itself is no fault.
@@ -402,7 +431,7 @@ impl Endpoint {
     /// Carries news between the parts until there are none.
     fn pump(&mut self, now: Instant) {
         loop {
-            let mut moved = self.pump_link(now);
+            let mut moved = self.pump_link(now) | self.pump_telephone(now);
             while let Some(transmit) = self.sessions.poll_transmit() {
                 self.send_session(now, transmit);
                 moved = true;
@@ -483,6 +512,11 @@ impl Endpoint {
         }
     }
 
+    /// A leg tells what happened: one of a Jingle session or of a SIP session.
+    fn drain_leg(&mut self, now: Instant, id: CallId) {
+        if self.calls.contains_key(&id) { self.drain_jingle_leg(now, id) } else { self.drain_line(now, id) }
+    }
+
     /// STUN and TURN servers whose addresses are known: the configured ones, then those of XEP-0215.
     fn ice_servers(&self) -> Vec<IceServer> {
         let mut servers = Vec::new();
@@ -495,4 +529,27 @@ impl Endpoint {
         }
         servers
     }
+}
+
+/// The media half of a call of either kind.
+struct Ends<'a> {
+    leg: Option<&'a mut crate::transport::leg::Leg>,
+    audio: Option<&'a mut crate::media::audio::AudioPath>,
+    /// What comes may be heard.
+    hears: bool,
+    /// The microphone may be sent: threat "answered before accept".
+    talks: bool,
+}
+
+fn ends<'a>(
+    calls: &'a mut BTreeMap<CallId, Call>,
+    telephone: &'a mut Option<Box<Telephone>>,
+    id: CallId,
+) -> Option<Ends<'a>> {
+    if let Some(call) = calls.get_mut(&id) {
+        let talks = call.may_talk();
+        let (leg, audio) = (call.media.leg.as_deref_mut(), call.media.audio.as_deref_mut());
+        return Some(Ends { leg, audio, hears: talks, talks });
+    }
+    telephone.as_mut()?.ends(id)
 }

@@ -167,6 +167,7 @@ pub mod fault;
 /// Row 1: bytes and text to values and back.
 #[deny(clippy::indexing_slicing)]
 pub mod wire {
+    pub mod address;
     pub mod bytestream;
     pub mod candidate;
     mod chars;

@@ -209,7 +209,7 @@ fn every_key_is_heard_once_also_with_loss() {
         let (call, _) = world.connected_call(0, 1);
         let keys = "0123456789*#ABCD";
         for key in keys.chars() {
-            world.act(0, |e, _| e.send_digit(call, key)).unwrap();
+            world.act(0, |e, now| e.send_digit(now, call, key)).unwrap();
         }
         world.run_for(10 * SECOND);
         let heard: String = world.clients[1]

@@ -118,7 +118,7 @@ impl Sequence {
                 if let Some(call) = self.pick(who) {
                     let _ = self.world.act(who, |e, now| e.hold(now, call, on));
                     let _ = self.world.act(who, |e, now| e.mute(now, call, !on));
-                    let _ = self.world.act(who, |e, _| e.send_digit(call, '5'));
+                    let _ = self.world.act(who, |e, now| e.send_digit(now, call, '5'));
                 }
             }
             10..=14 => {

@@ -1,12 +1,16 @@
 //! Account flags, the configuration file and the password, put together into a client.
 
-use super::args::{Account, Network};
+use super::args::{Account, Network, SipMedia};
 use super::output::Output;
 use super::{Exit, Failure};
-use crate::client::{AddressPolicy, Callers, Client, ClientBuilder, CodecName, NamedServer};
+use crate::client::{
+    AddressPolicy, Callers, Client, ClientBuilder, CodecName, MediaPolicy, MediaSecurity, NamedServer, SipServer,
+    SipTransport,
+};
 use crate::config::Secret;
 use crate::endpoint::MediaConfig;
 use crate::transport::gather::{IceServer, IceServerKind};
+use crate::wire::address::Address;
 use crate::wire::jid::{BareJid, Jid};
 use serde::Deserialize;
 use std::io::{IsTerminal, Read};
@@ -24,6 +28,14 @@ pub(crate) struct File {
     direct_tls: bool,
     ca_file: Option<PathBuf>,
     address_policy: Option<Policy>,
+    auth_user: Option<String>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    #[serde(default)]
+    sip_listen: Vec<String>,
+    media: Option<SipMedia>,
+    #[serde(default)]
+    follow_transfers_to: Vec<String>,
     #[serde(default)]
     stun: Vec<String>,
     #[serde(default)]
@@ -96,7 +108,7 @@ fn private(_path: &Path) -> bool {
 }
 
 /// In this order: `--password-file`, `OFFHOOK_PASSWORD`, the configuration file, a prompt on a terminal.
-fn password(options: &Account, file: &File, jid: &Jid) -> Result<String, Failure> {
+fn password(options: &Account, file: &File, account: &Address) -> Result<String, Failure> {
     if let Some(path) = &options.password_file {
         let mut text = String::new();
         if path.as_os_str() == "-" {
@@ -114,7 +126,7 @@ fn password(options: &Account, file: &File, jid: &Jid) -> Result<String, Failure
         return Ok(password.clone());
     }
     if std::io::stdin().is_terminal() {
-        return rpassword::prompt_password(format!("Password of {jid}: "))
+        return rpassword::prompt_password(format!("Password of {account}: "))
             .map_err(|why| config(format!("no password could be read: {why}")));
     }
     Err(config("no password. Give --password-file FILE (- for stdin), or set OFFHOOK_PASSWORD"))
@@ -190,11 +202,63 @@ pub(crate) fn callers(text: &str) -> Result<Callers, Failure> {
     }
 }
 
-/// `user@host`, `user@host/device` or `xmpp:user@host`.
-pub(crate) fn address(text: &str) -> Result<Jid, Failure> {
-    let plain = text.strip_prefix("xmpp:").unwrap_or(text);
-    let plain = plain.split(['?', ';']).next().unwrap_or(plain);
-    Jid::new(plain).map_err(|why| usage(format!("{text:?} is no address: {why}")))
+/// `user@host`, `user@host/device`, `xmpp:user@host`, `sip:user@host`, `sips:user@host`, `tel:+49…`.
+pub(crate) fn address(text: &str) -> Result<Address, Failure> {
+    text.parse().map_err(|why| usage(format!("{text:?} is no address: {why}")))
+}
+
+/// An address of XMPP.
+pub(crate) fn jid(text: &str) -> Result<Jid, Failure> {
+    match address(text)? {
+        Address::Xmpp(jid) => Ok(jid),
+        Address::Sip(_) => Err(usage(format!("{text:?} is an address of SIP, which carries no files"))),
+    }
+}
+
+fn sip_transport(name: &str) -> Option<SipTransport> {
+    [
+        ("udp", SipTransport::Udp),
+        ("tcp", SipTransport::Tcp),
+        ("tls", SipTransport::Tls),
+        ("ws", SipTransport::Ws),
+        ("wss", SipTransport::Wss),
+    ]
+    .into_iter()
+    .find_map(|(known, transport)| known.eq_ignore_ascii_case(name).then_some(transport))
+}
+
+/// `[udp:|tcp:|tls:|ws:|wss:]HOST[:PORT]`
+fn sip_server(text: &str) -> Result<SipServer, Failure> {
+    let prefixed = text.split_once(':').and_then(|(name, rest)| Some((sip_transport(name)?, rest)));
+    let (transport, rest) = prefixed.map_or((None, text), |(transport, rest)| (Some(transport), rest));
+    let (host, port) = host_port(rest, 0)?;
+    Ok(SipServer { transport, host, port: (port != 0).then_some(port) })
+}
+
+/// `udp:192.0.2.1:5060`
+fn sip_listen(text: &str) -> Result<(SipTransport, SocketAddr), Failure> {
+    let bad = || usage(format!("{text:?} is not udp:IP:PORT, tcp:IP:PORT or tls:IP:PORT"));
+    let (name, addr) = text.split_once(':').ok_or_else(bad)?;
+    Ok((sip_transport(name).ok_or_else(bad)?, addr.parse().map_err(|_| bad())?))
+}
+
+fn sip_media(wanted: Option<SipMedia>) -> MediaPolicy {
+    let only = match wanted {
+        None | Some(SipMedia::Auto) => None,
+        Some(SipMedia::Plain) => Some(MediaSecurity::Plain),
+        Some(SipMedia::Sdes) => Some(MediaSecurity::Sdes),
+        Some(SipMedia::Dtls) => Some(MediaSecurity::Dtls),
+    };
+    MediaPolicy { only, keys_in_clear: only == Some(MediaSecurity::Sdes), ..MediaPolicy::default() }
+}
+
+/// What a command says of SIP.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Sip {
+    /// `--media`
+    pub(crate) media: Option<SipMedia>,
+    /// The address to be called is one of SIP: no account is needed.
+    pub(crate) direct: bool,
 }
 
 fn local_name() -> String {
@@ -202,11 +266,54 @@ fn local_name() -> String {
     if user.is_empty() { "me@offhook.invalid".to_owned() } else { format!("{user}@offhook.invalid") }
 }
 
+/// For laboratories, where no public DNS knows the domain.
+fn name_servers(builder: ClientBuilder) -> Result<ClientBuilder, Failure> {
+    let Ok(server) = std::env::var("OFFHOOK_DNS") else { return Ok(builder) };
+    let addr = server.parse::<SocketAddr>().map_err(|_| config(format!("OFFHOOK_DNS={server:?} is not IP:PORT")))?;
+    Ok(builder.dns_servers([addr]))
+}
+
+/// A telephone, if the account is one of SIP, or if none is needed.
+fn telephone(options: &Account, file: &File, name: Option<&str>, sip: Sip) -> Result<Option<ClientBuilder>, Failure> {
+    let account = name.map(address).transpose()?;
+    let listen: Vec<&String> = options.sip_listen.iter().chain(&file.sip_listen).collect();
+    let mut builder = match account {
+        Some(Address::Xmpp(_)) => return Ok(None),
+        Some(account @ Address::Sip(_)) => {
+            Client::builder().password(password(options, file, &account)?).account(account)
+        }
+        None if sip.direct || !listen.is_empty() => Client::builder().sip_direct(),
+        None => return Ok(None),
+    };
+    if let Some(server) = options.server.as_ref().or(file.server.as_ref()) {
+        builder = builder.sip_server(sip_server(server)?);
+    }
+    if let Some(path) = options.ca_file.as_ref().or(file.ca_file.as_ref()) {
+        builder = builder.ca_file(path);
+    }
+    if let Some(user) = options.auth_user.as_ref().or(file.auth_user.as_ref()) {
+        builder = builder.sip_username(user);
+    }
+    let certificate = options.certificate.as_ref().zip(options.key.as_ref());
+    if let Some((certificate, key)) = certificate.or(file.certificate.as_ref().zip(file.key.as_ref())) {
+        builder = builder.sip_certificate(certificate, key);
+    }
+    for listen in listen {
+        let (transport, addr) = sip_listen(listen)?;
+        builder = builder.sip_listen(transport, addr);
+    }
+    for host in &file.follow_transfers_to {
+        builder = builder.sip_follow_to(host);
+    }
+    name_servers(builder.sip_media(sip_media(sip.media.or(file.media)))).map(Some)
+}
+
 /// A builder with everything that flags and the configuration file say.
 pub(crate) fn builder(
     options: &Account,
     network: &Network,
     codec: &[String],
+    sip: Sip,
     output: &Output,
 ) -> Result<ClientBuilder, Failure> {
     let (file, _) = load(options.config.as_deref())?;
@@ -217,16 +324,18 @@ pub(crate) fn builder(
     let name = options.account.clone().or_else(|| file.account.clone());
     let pin = options.pin.as_deref().map(sha256).transpose()?;
     if let Some(listen) = options.serverless {
-        builder = builder.serverless(listen, pin).account(address(&name.unwrap_or_else(local_name))?);
+        builder = builder.serverless(listen, pin).account(jid(&name.unwrap_or_else(local_name))?);
     } else if let Some(connect) = options.connect {
         let pin = pin.ok_or_else(|| usage("--connect needs --pin"))?;
-        builder = builder.connect(connect, pin).account(address(&name.unwrap_or_else(local_name))?);
+        builder = builder.connect(connect, pin).account(jid(&name.unwrap_or_else(local_name))?);
+    } else if let Some(phone) = telephone(options, &file, name.as_deref(), sip)? {
+        builder = phone;
     } else {
         let name = name.ok_or_else(|| {
             config("no account. Give --account JID (or the key 'account' in the configuration file), or --serverless")
         })?;
-        let jid = address(&name)?;
-        builder = builder.password(password(options, &file, &jid)?).account(jid);
+        let account = Address::Xmpp(jid(&name)?);
+        builder = builder.password(password(options, &file, &account)?).account(account);
         if let Some(server) = options.server.as_ref().or(file.server.as_ref()) {
             let direct = options.direct_tls || file.direct_tls;
             let (host, port) = host_port(server, if direct { 5223 } else { 5222 })?;
@@ -235,12 +344,7 @@ pub(crate) fn builder(
         if let Some(path) = options.ca_file.as_ref().or(file.ca_file.as_ref()) {
             builder = builder.ca_file(path);
         }
-        // For laboratories, where no public DNS knows the domain.
-        if let Ok(server) = std::env::var("OFFHOOK_DNS") {
-            let addr =
-                server.parse::<SocketAddr>().map_err(|_| config(format!("OFFHOOK_DNS={server:?} is not IP:PORT")))?;
-            builder = builder.dns_servers([addr]);
-        }
+        builder = name_servers(builder)?;
         if options.insecure_plaintext {
             builder = builder.insecure_plaintext();
         }
@@ -293,6 +397,21 @@ mod tests {
     fn an_xmpp_uri_is_an_address() {
         assert_eq!(address("xmpp:juliet@capulet.lit?call").unwrap().as_str(), "juliet@capulet.lit");
         assert!(address("@").is_err());
+        assert!(jid("sip:600@pbx.example").is_err());
+    }
+
+    #[test]
+    fn a_server_of_sip_may_name_its_transport() {
+        let server = |text: &str| sip_server(text).unwrap();
+        let expected = |transport, host: &str, port| SipServer { transport, host: host.to_owned(), port };
+        assert_eq!(server("pbx.example"), expected(None, "pbx.example", None));
+        assert_eq!(server("pbx.example:5070"), expected(None, "pbx.example", Some(5070)));
+        assert_eq!(server("tls:pbx.example:5061"), expected(Some(SipTransport::Tls), "pbx.example", Some(5061)));
+        assert_eq!(server("wss:[2001:db8::1]:8089"), expected(Some(SipTransport::Wss), "2001:db8::1", Some(8089)));
+        assert_eq!(server("udp:192.0.2.1"), expected(Some(SipTransport::Udp), "192.0.2.1", None));
+        assert!(sip_server("tcp:").is_err());
+        assert_eq!(sip_listen("udp:127.0.0.1:5070").unwrap().1.port(), 5070);
+        assert!(sip_listen("127.0.0.1:5070").is_err());
     }
 
     #[test]

@@ -82,7 +82,7 @@ pub(crate) struct Demo {
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Call {
-    /// Whom: a JID (bare or full) or an xmpp: URI
+    /// Whom: a JID (bare or full), an xmpp: URI, or sip:, sips:, tel:
     pub(crate) address: String,
     #[command(flatten)]
     pub(crate) media: Media,
@@ -157,6 +157,20 @@ pub(crate) struct Receive {
     pub(crate) account: Account,
 }
 
+/// How sound of SIP calls is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SipMedia {
+    /// SRTP with keys from the signalling where that is encrypted, else plain; the best that the other side offers
+    Auto,
+    /// RTP as it is
+    Plain,
+    /// SRTP with keys from the signalling (RFC 4568), even if that is not encrypted
+    Sdes,
+    /// SRTP with keys of a DTLS handshake (RFC 5763), with ICE
+    Dtls,
+}
+
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Media")]
 pub(crate) struct Media {
@@ -178,6 +192,12 @@ pub(crate) struct Media {
     /// Codecs in order of preference: opus, g722, pcmu, pcma
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) codec: Vec<String>,
+    /// How sound of SIP calls is protected; one that is named is demanded both ways
+    #[arg(long = "media", value_name = "HOW")]
+    pub(crate) security: Option<SipMedia>,
+    /// Send the other side there, a second after connecting (SIP)
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) transfer: Option<String>,
     /// Hang up after S seconds of conversation
     #[arg(long, value_name = "S")]
     pub(crate) duration: Option<u64>,
@@ -205,15 +225,27 @@ pub(crate) struct Network {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Account")]
 pub(crate) struct Account {
-    /// Account to sign in with
-    #[arg(long, value_name = "JID")]
+    /// Account to sign in with: a JID, or sip:user@host
+    #[arg(long, value_name = "JID|SIP")]
     pub(crate) account: Option<String>,
     /// Configuration file
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Connect there instead of looking the domain up
+    /// Connect there instead of looking the domain up; with SIP udp:, tcp:, tls:, ws: or wss: may stand before it
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) server: Option<String>,
+    /// Name that belongs to the password, where it is not the account's user (SIP)
+    #[arg(long, value_name = "NAME")]
+    pub(crate) auth_user: Option<String>,
+    /// Our certificate for TLS, with its chain (SIP)
+    #[arg(long, value_name = "PEM", requires = "key")]
+    pub(crate) certificate: Option<PathBuf>,
+    /// Its private key (SIP)
+    #[arg(long, value_name = "PEM", requires = "certificate")]
+    pub(crate) key: Option<PathBuf>,
+    /// Take calls that come without a registration: udp:, tcp: or tls: and IP:PORT (SIP)
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) sip_listen: Vec<String>,
     /// TLS from the first byte (with --server)
     #[arg(long)]
     pub(crate) direct_tls: bool,

@@ -16,6 +16,8 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
 /// Time between two digits of `--dtmf`: the event itself and a pause that every menu hears.
 const DIGIT_PACE: Duration = Duration::from_millis(250);
+/// Time between connecting and `--transfer`.
+const TRANSFER_PAUSE: Duration = Duration::from_secs(1);
 /// What a hang-up may take before the program ends.
 const HANG_UP_LIMIT: Duration = Duration::from_secs(3);
 
@@ -89,10 +91,11 @@ fn digits(text: Option<&str>) -> Result<Vec<char>, Failure> {
 /// `offhook call`
 pub(super) async fn call(options: &CallOptions, output: &Output) -> Result<Exit, Failure> {
     let to = account::address(&options.address)?;
+    let sip = account::Sip { media: options.media.security, direct: to.as_sip().is_some() };
     let dtmf = digits(options.media.dtmf.as_deref())?;
     let mut sound = Sound::open(&options.media)?;
     let mut client = sign_in(
-        account::builder(&options.account, &options.media.network, &options.media.codec, output)?.only_calls(),
+        account::builder(&options.account, &options.media.network, &options.media.codec, sip, output)?.only_calls(),
         output,
     )
     .await?;
@@ -151,8 +154,9 @@ pub(super) async fn answer(options: &Answer, output: &Output) -> Result<Exit, Fa
     let dtmf = digits(options.media.dtmf.as_deref())?;
     let automatic = options.auto_answer.as_deref().map(account::callers).transpose()?;
     let unattended = unattended(automatic.as_ref(), &options.account, "calls are", "--auto-answer", output);
+    let sip = account::Sip { media: options.media.security, direct: false };
     let mut builder =
-        account::builder(&options.account, &options.media.network, &options.media.codec, output)?.only_calls();
+        account::builder(&options.account, &options.media.network, &options.media.codec, sip, output)?.only_calls();
     if let Some(callers) = &automatic {
         builder = builder.callers(callers.clone());
     }
@@ -166,7 +170,13 @@ pub(super) async fn answer(options: &Answer, output: &Output) -> Result<Exit, Fa
             event = client.next_event() => event,
             key = keys.next() => match key {
                 Key::Interrupt | Key::HangUp => break Exit::Interrupted,
-                Key::Mute | Key::Hold | Key::Digit(_) | Key::Details | Key::Answer => continue,
+                Key::Mute
+                | Key::Hold
+                | Key::Digit(_)
+                | Key::Details
+                | Key::Answer
+                | Key::Typing(_)
+                | Key::Transfer(_) => continue,
             },
             () = interrupted() => break Exit::Interrupted,
         };
@@ -252,7 +262,7 @@ async fn ask(
                     incoming.reject(ReasonCondition::Decline);
                     return Ok(None);
                 }
-                Key::Mute | Key::Hold | Key::Digit(_) | Key::Details => {}
+                Key::Mute | Key::Hold | Key::Digit(_) | Key::Details | Key::Typing(_) | Key::Transfer(_) => {}
             },
             ended = incoming.over() => {
                 if let Some(ended) = ended {
@@ -273,8 +283,8 @@ pub(super) async fn sign_in(builder: crate::client::ClientBuilder, output: &Outp
         client = builder.build() => client?,
         () = interrupted() => return Err(Failure::new(Exit::Interrupted, "interrupted")),
     };
-    if let Some(jid) = client.jid() {
-        online(jid.as_str(), output);
+    if let Some(address) = client.address() {
+        online(address.as_str(), output);
     }
     Ok(client)
 }
@@ -347,7 +357,14 @@ pub(super) struct Talk<'a> {
     digits: std::collections::VecDeque<char>,
     /// Give up when nobody has answered by then.
     answer_by: Option<Instant>,
+    /// Where the other side is to be sent, and when.
+    transfer: Option<String>,
+    transfer_at: Option<Instant>,
+    /// Where the other side sent us: our call there.
+    next: Option<Box<Call>>,
     connected: bool,
+    /// Sound comes before the other side has taken the call.
+    early: bool,
     muted: bool,
     held: bool,
     details: bool,
@@ -371,7 +388,11 @@ impl<'a> Talk<'a> {
             duration: media.duration.map(Duration::from_secs),
             digits: digits.into(),
             answer_by,
+            transfer: media.transfer.clone(),
+            transfer_at: None,
+            next: None,
             connected: false,
+            early: false,
             muted: false,
             held: false,
             details: false,
@@ -381,7 +402,7 @@ impl<'a> Talk<'a> {
     }
 
     pub(super) async fn run(&mut self, sound: &mut Sound, keys: &mut Keys) -> Result<Exit, Failure> {
-        let (speaker, mut heard) = self.call.audio().await;
+        let (mut speaker, mut heard) = self.call.audio().await;
         let mut clock = steady(FRAME);
         let mut second = steady(Duration::from_secs(1));
         let mut digit = steady(DIGIT_PACE);
@@ -390,26 +411,42 @@ impl<'a> Talk<'a> {
         loop {
             tokio::select! {
                 biased;
-                _ = clock.tick(), if self.connected => {
+                _ = clock.tick(), if self.connected || self.early => {
                     sound.source.read(&mut frame);
                     speaker.send(&frame).await;
                 }
-                Some(frame) = heard.recv() => if self.connected {
+                Some(frame) = heard.recv() => if self.connected || self.early {
                     sound.sink.write(&frame).map_err(|why| Failure::new(Exit::Internal, format!("recording failed: {why}")))?;
                 },
                 event = self.call.next_event() => match event {
-                    Some(CallEvent::Ended(ended)) => {
-                        report_end(&ended, self.output);
-                        return self.exit(&ended);
-                    }
-                    Some(event) => {
-                        if let CallEvent::Connected(_) = &event {
-                            self.connected = true;
-                            clock.reset();
-                            second.reset();
-                            end_by = self.duration.map(|d| Instant::now() + d);
+                    Some(CallEvent::Ended(ended)) => match self.next.take() {
+                        Some(next) => {
+                            self.call = *next;
+                            (speaker, heard) = self.call.audio().await;
                         }
-                        self.report(&event);
+                        None => {
+                            report_end(&ended, self.output);
+                            return self.exit(&ended);
+                        }
+                    },
+                    Some(event) => {
+                        match &event {
+                            CallEvent::Connected(_) => {
+                                self.connected = true;
+                                if !self.early {
+                                    clock.reset();
+                                }
+                                second.reset();
+                                end_by = end_by.or_else(|| self.duration.map(|d| Instant::now() + d));
+                                self.transfer_at = self.transfer.as_ref().map(|_| Instant::now() + TRANSFER_PAUSE);
+                            }
+                            CallEvent::EarlyMedia if !self.early => {
+                                self.early = true;
+                                clock.reset();
+                            }
+                            _ => {}
+                        }
+                        self.report(event);
                     }
                     None => return Err(Failure::new(Exit::Unreachable, "the client has ended")),
                 },
@@ -418,6 +455,12 @@ impl<'a> Talk<'a> {
                 _ = digit.tick(), if self.connected && !self.digits.is_empty() => {
                     if let Some(digit) = self.digits.pop_front() {
                         self.send_digit(digit).await;
+                    }
+                }
+                () = at(self.transfer_at) => {
+                    self.transfer_at = None;
+                    if let Some(to) = self.transfer.take() {
+                        self.transfer_to(&to).await;
                     }
                 }
                 () = at(end_by) => {
@@ -451,6 +494,15 @@ impl<'a> Talk<'a> {
                 self.call.hold(self.held).await
             }
             Key::Digit(digit) => self.call.send_dtmf(digit).await,
+            Key::Typing(text) => {
+                self.output.status(&format!("transfer to: {}", escaped(&text)));
+                Ok(())
+            }
+            Key::Transfer(to) if to.is_empty() => Ok(()),
+            Key::Transfer(to) => {
+                self.transfer_to(&to).await;
+                Ok(())
+            }
             Key::Details => {
                 self.details = !self.details;
                 Ok(())
@@ -470,15 +522,34 @@ impl<'a> Talk<'a> {
         }
     }
 
+    async fn transfer_to(&self, text: &str) {
+        let outcome = match account::address(text) {
+            Ok(to) => self.call.transfer(to).await.map_err(|why| why.to_string()),
+            Err(why) => Err(why.text),
+        };
+        if let Err(why) = outcome {
+            self.output.warning(&format!("no transfer: {why}"));
+        }
+    }
+
     async fn send_digit(&self, digit: char) {
         if let Err(why) = self.call.send_dtmf(digit).await {
             self.output.warning(&format!("{digit} was not sent: {why}"));
         }
     }
 
-    fn report(&self, event: &CallEvent) {
+    fn report(&mut self, event: CallEvent) {
         let out = self.output;
-        match event {
+        match &event {
+            CallEvent::EarlyMedia => out.event("early_media", json!({}), "sound comes before the answer"),
+            CallEvent::Transfer { by, to, step, .. } => {
+                let words = if *by == Party::Remote { "followed" } else { step.as_str() };
+                let line = match by {
+                    Party::Local => format!("transfer to {}: {}", escaped(to.as_str()), step.as_str()),
+                    Party::Remote => format!("the other side sends us to {}", escaped(to.as_str())),
+                };
+                out.event("transfer", json!({ "target": to.as_str(), "state": words, "by": by.as_str() }), &line);
+            }
             CallEvent::Ringing => out.event("ringing", json!({}), "ringing"),
             CallEvent::Accepted => out.event("accepted", json!({}), "accepted"),
             CallEvent::Connected(facts) => report_connected(facts, out),
@@ -502,6 +573,9 @@ impl<'a> Talk<'a> {
             CallEvent::Silent(true) => out.event("silent", json!({ "on": true }), "nothing is heard: no media arrives"),
             CallEvent::Silent(false) => out.event("silent", json!({ "on": false }), "media arrives again"),
             CallEvent::Ended(_) => {}
+        }
+        if let CallEvent::Transfer { next: Some(next), .. } = event {
+            self.next = Some(next);
         }
     }
 
@@ -555,6 +629,10 @@ impl<'a> Talk<'a> {
             }
             EndKind::Limit => (Exit::Limit, "The other side does not take this call now."),
             EndKind::SignallingLost => (Exit::Unreachable, "Check the network and the server."),
+            EndKind::Unauthorized => (
+                Exit::Authentication,
+                "Check the account and its password (--password-file, OFFHOOK_PASSWORD, --auth-user).",
+            ),
             EndKind::File | EndKind::Failed => (Exit::Internal, "Run again with -vv to see why."),
         };
         let why = match (&ended.text, ended.reason) {

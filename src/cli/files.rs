@@ -327,6 +327,9 @@ impl Report {
                 (Exit::Limit, format!("a limit of {peer} forbids it"), "Ask there for a higher limit.")
             }
             EndKind::Limit => (Exit::Limit, "a limit forbids it".to_owned(), "See --max-size."),
+            EndKind::Unauthorized => {
+                (Exit::Authentication, "the server does not allow it".to_owned(), "Check the account and its password.")
+            }
             EndKind::SignallingLost => (
                 Exit::Unreachable,
                 "the server connection is gone".to_owned(),
@@ -353,6 +356,7 @@ fn is_lost(kind: EndKind) -> bool {
         | EndKind::Rejected
         | EndKind::Security
         | EndKind::Limit
+        | EndKind::Unauthorized
         | EndKind::File
         | EndKind::Failed => false,
     }

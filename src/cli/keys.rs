@@ -1,4 +1,4 @@
-//! Keys in a call: `m` mute, `h` hold, digits DTMF, `i` details, `q` hang up. Only on a terminal.
+//! Keys in a call: `m` mute, `h` hold, `t` and an address transfer, digits DTMF, `i` details, `q` hang up. Only on a terminal.
 
 use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use std::io::IsTerminal;
@@ -8,10 +8,14 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// What a key asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Key {
     Mute,
     Hold,
+    /// What was typed after `t` so far.
+    Typing(String),
+    /// Where the other side is to be sent; empty: nowhere after all.
+    Transfer(String),
     Digit(char),
     Details,
     HangUp,
@@ -39,13 +43,14 @@ impl Keys {
         let (pressed, keys) = mpsc::channel(32);
         let flag = Arc::clone(&wanted);
         std::thread::spawn(move || {
+            let mut typed = None;
             while flag.load(Ordering::Relaxed) {
                 if !event::poll(POLL).unwrap_or(false) {
                     continue;
                 }
                 if let Ok(Event::Key(key)) = event::read()
                     && key.kind == KeyEventKind::Press
-                    && let Some(meaning) = meaning(key.code, key.modifiers)
+                    && let Some(meaning) = read(&mut typed, key.code, key.modifiers)
                     && pressed.blocking_send(meaning).is_err()
                 {
                     return;
@@ -76,6 +81,30 @@ impl Drop for Keys {
     }
 }
 
+/// Letters of an address at most.
+const MOST_TYPED: usize = 256;
+
+/// A key, or a letter of the address that is being typed.
+fn read(typed: &mut Option<String>, code: KeyCode, modifiers: KeyModifiers) -> Option<Key> {
+    let Some(mut text) = typed.take() else {
+        if code == KeyCode::Char('t') && !modifiers.contains(KeyModifiers::CONTROL) {
+            *typed = Some(String::new());
+            return Some(Key::Typing(String::new()));
+        }
+        return meaning(code, modifiers);
+    };
+    match code {
+        KeyCode::Char(_) if modifiers.contains(KeyModifiers::CONTROL) => return meaning(code, modifiers),
+        KeyCode::Esc => return Some(Key::Transfer(String::new())),
+        KeyCode::Enter => return Some(Key::Transfer(text)),
+        KeyCode::Backspace => drop(text.pop()),
+        KeyCode::Char(c) if text.len() < MOST_TYPED => text.push(c),
+        _ => {}
+    }
+    *typed = Some(text.clone());
+    Some(Key::Typing(text))
+}
+
 fn meaning(code: KeyCode, modifiers: KeyModifiers) -> Option<Key> {
     let KeyCode::Char(c) = code else { return (code == KeyCode::Enter).then_some(Key::Answer) };
     // Raw mode hands Ctrl-C over as a key.
@@ -97,6 +126,22 @@ fn meaning(code: KeyCode, modifiers: KeyModifiers) -> Option<Key> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_is_typed_between_t_and_enter() {
+        let plain = KeyModifiers::NONE;
+        let mut typed = None;
+        let mut last = None;
+        for code in [KeyCode::Char('t'), KeyCode::Char('6'), KeyCode::Char('h'), KeyCode::Backspace, KeyCode::Char('0')]
+        {
+            last = read(&mut typed, code, plain);
+        }
+        assert_eq!(last, Some(Key::Typing("60".to_owned())));
+        assert_eq!(read(&mut typed, KeyCode::Enter, plain), Some(Key::Transfer("60".to_owned())));
+        assert_eq!(read(&mut typed, KeyCode::Char('h'), plain), Some(Key::Hold));
+        read(&mut typed, KeyCode::Char('t'), plain);
+        assert_eq!(read(&mut typed, KeyCode::Char('c'), KeyModifiers::CONTROL), Some(Key::Interrupt));
+    }
 
     #[test]
     fn keys_mean_what_the_manual_says() {

@@ -45,7 +45,8 @@ pub(super) async fn run(options: &Receive, output: &Output) -> Result<Exit, Fail
     })?;
     let unattended = decides_alone(rule.as_ref(), &options.account, "files are", "--accept", output);
     let claimed = options.account.serverless.is_some() && options.account.pin.is_none();
-    let mut builder = account::builder(&options.account, &options.network, &[], output)?.only_files();
+    let mut builder =
+        account::builder(&options.account, &options.network, &[], account::Sip::default(), output)?.only_files();
     if let Some(rule) = &rule {
         builder = builder.callers(rule.clone());
     }
@@ -82,7 +83,13 @@ pub(super) async fn run(options: &Receive, output: &Output) -> Result<Exit, Fail
             }
             key = key(&mut keys) => match key {
                 Key::Interrupt | Key::HangUp => break Ok(Exit::Interrupted),
-                Key::Mute | Key::Hold | Key::Digit(_) | Key::Details | Key::Answer => continue,
+                Key::Mute
+                | Key::Hold
+                | Key::Digit(_)
+                | Key::Details
+                | Key::Answer
+                | Key::Typing(_)
+                | Key::Transfer(_) => continue,
             },
             () = interrupted() => break Ok(Exit::Interrupted),
             () = at(end_by.filter(|_| idle)) => break last,
@@ -186,7 +193,7 @@ async fn ask(
                         incoming.reject(ReasonCondition::Decline);
                         return Err(interrupt());
                     }
-                    Key::Mute | Key::Hold | Key::Digit(_) | Key::Details => {}
+                    Key::Mute | Key::Hold | Key::Digit(_) | Key::Details | Key::Typing(_) | Key::Transfer(_) => {}
                 },
                 _ended = incoming.over() => return Err(Failure::new(Exit::Rejected, "the sender gave up")),
                 () = interrupted() => {

@@ -30,7 +30,7 @@ fn ways(transport: Transport) -> Vec<WayKind> {
 
 /// `offhook send`
 pub(super) async fn run(options: &Send, output: &Output) -> Result<Exit, Failure> {
-    let to = account::address(&options.address)?;
+    let to = account::jid(&options.address)?;
     let paths = options.files.clone();
     let outbox = tokio::task::spawn_blocking(move || Outbox::new(&paths))
         .await
@@ -42,7 +42,8 @@ pub(super) async fn run(options: &Send, output: &Output) -> Result<Exit, Failure
     if outbox.files.is_empty() {
         return Err(Failure::new(Exit::File, "there is no file in what was named"));
     }
-    let builder = account::builder(&options.account, &options.network, &[], output)?.only_files();
+    let builder =
+        account::builder(&options.account, &options.network, &[], account::Sip::default(), output)?.only_files();
     let client = sign_in(builder, output).await?;
     report_listening(&client, output);
     let mut sender = Sender {

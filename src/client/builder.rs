@@ -11,13 +11,18 @@ use crate::io::driver;
 use crate::io::tls::{self, SelfSigned};
 use crate::jingle::session::{SessionContext, SessionPolicy};
 use crate::transport::dtls::Identity;
-use crate::wire::jid::Jid;
+use crate::wire::address::Address;
 use crate::wire::ns;
 use crate::xmpp::link_local::LinkRole;
 use crate::xmpp::stream::{StreamConfig, TlsPolicy};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use tokio::sync::mpsc;
+
+mod telephone;
+
+pub use telephone::SipServer;
 
 /// How a client signals.
 #[derive(Debug, Clone)]
@@ -30,7 +35,7 @@ enum Way {
 /// Collects what a client needs; [`ClientBuilder::build`] signs in.
 #[derive(Debug, Clone)]
 pub struct ClientBuilder {
-    account: Option<Jid>,
+    account: Option<Address>,
     password: Secret,
     resource: Option<String>,
     server: Option<Target>,
@@ -45,6 +50,7 @@ pub struct ClientBuilder {
     dns_servers: Vec<SocketAddr>,
     show_signalling: bool,
     applications: &'static [&'static str],
+    sip: telephone::Options,
 }
 
 impl ClientBuilder {
@@ -65,13 +71,14 @@ impl ClientBuilder {
             dns_servers: Vec::new(),
             show_signalling: false,
             applications: SessionPolicy::default().applications,
+            sip: telephone::Options::default(),
         }
     }
 
-    /// The account, bare or with a resource.
+    /// The account: a JID, bare or with a resource, or a SIP address.
     #[must_use]
-    pub fn account(mut self, jid: Jid) -> Self {
-        self.account = Some(jid);
+    pub fn account(mut self, account: impl Into<Address>) -> Self {
+        self.account = Some(account.into());
         self
     }
 
@@ -197,7 +204,12 @@ impl ClientBuilder {
             None => SelfSigned::generate().map_err(|e| Error::Config(e.to_string()))?,
         };
         let config = |e: tls::TlsSetup| Error::Config(e.to_string());
-        let account = self.account.clone().ok_or_else(|| Error::Config("no account is given".into()))?;
+        let account = match self.account.clone() {
+            Some(Address::Xmpp(jid)) => jid,
+            Some(Address::Sip(account)) => return self.build_telephone(Some(*account)).await,
+            None if self.sip.direct => return self.build_telephone(None).await,
+            None => return Err(Error::Config("no account is given".into())),
+        };
         let mut listening = None;
         let (signalling, account) = match &self.way {
             Way::Server => {
@@ -250,30 +262,25 @@ impl ClientBuilder {
         let seed = self.seed.unwrap_or_else(crate::io::driver::random_seed);
         let network = driver::Network { dns_servers: self.dns_servers, ..driver::Network::default() };
         let (commands, mut events) = driver::start(Some(signalling), network, identity()?, endpoint, seed);
-        let mut jid = None;
-        let mut mechanism = None;
-        let mut failure = None;
-        while jid.is_none() && listening.is_none() {
-            match events.recv().await {
-                Some(Event::Online { jid: bound, mechanism: used, .. }) => {
-                    jid = Some(bound);
-                    mechanism = used;
-                }
-                Some(Event::Refused(refusal)) => return Err(refusal.into()),
-                Some(Event::ConnectFailed(why)) => {
-                    // The first sign-in is not repeated for ever: a person waits for it.
-                    return Err(Error::Unreachable(why));
-                }
-                Some(_) => {}
-                None => {
-                    failure.get_or_insert(Error::Closed);
-                    break;
-                }
-            }
-        }
-        match failure {
-            Some(failure) => Err(failure),
-            None => Ok(Client { mechanism, ..Client::new(commands, events, jid, listening, certificate.sha256()) }),
+        let (address, mechanism) = match listening {
+            None => online(&mut events).await?,
+            Some(_) => (None, None),
+        };
+        Ok(Client { mechanism, ..Client::new(commands, events, address, listening, certificate.sha256()) })
+    }
+}
+
+/// Waits for the first sign-in: our address, and the mechanism that proved it.
+async fn online(events: &mut mpsc::Receiver<Event>) -> Result<(Option<Address>, Option<&'static str>), Error> {
+    loop {
+        match events.recv().await {
+            Some(Event::Online { jid, mechanism, .. }) => return Ok((Some(jid.into()), mechanism)),
+            Some(Event::Registered { address, .. }) => return Ok((Some(address), None)),
+            Some(Event::Refused(refusal)) => return Err(refusal.into()),
+            // The first sign-in is not repeated for ever: a person waits for it.
+            Some(Event::ConnectFailed(why)) => return Err(Error::Unreachable(why)),
+            Some(_) => {}
+            None => return Err(Error::Closed),
         }
     }
 }

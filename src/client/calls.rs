@@ -1,11 +1,11 @@
 //! Calls as an application sees them.
 
-use super::{CallStats, Connected, Ended, Frame, Party, ReasonCondition};
+use super::{CallStats, Connected, Ended, Frame, Party, ReasonCondition, TransferStep};
 use crate::endpoint::Misuse;
 use crate::endpoint::event::CallId;
 use crate::error::Error;
 use crate::io::driver::Command;
-use crate::wire::jid::Jid;
+use crate::wire::address::Address;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
@@ -18,8 +18,8 @@ const HEARD_FRAMES: usize = 10;
 /// A call that rings here. Dropping it declines it.
 #[derive(Debug)]
 pub struct Incoming {
-    /// Who calls; with the device.
-    pub from: Jid,
+    /// Who calls; a JID with its device, a SIP address as the other side or its server tells it.
+    pub from: Address,
     /// Session id.
     pub sid: String,
     /// `audio`, …
@@ -59,11 +59,13 @@ impl Incoming {
 }
 
 /// What happens in one call.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum CallEvent {
     /// The other side is being alerted.
     Ringing,
+    /// Sound comes before the other side takes the call: an announcement, a ringing tone (SIP).
+    EarlyMedia,
     /// Both sides want the call.
     Accepted,
     /// Media flows.
@@ -90,6 +92,17 @@ pub enum CallEvent {
         on: bool,
         /// By whom.
         by: Party,
+    },
+    /// A transfer went on (SIP).
+    Transfer {
+        /// Who asked for it.
+        by: Party,
+        /// Where to.
+        to: Address,
+        /// How far it is.
+        step: TransferStep,
+        /// Where the other side sent us: our call there, which takes the place of this one.
+        next: Option<Box<Call>>,
     },
     /// Nothing arrives although the call is connected; `false`: something arrives again.
     Silent(bool),
@@ -228,6 +241,15 @@ impl Call {
     /// [`Error::Misuse`], [`Error::Closed`].
     pub async fn send_dtmf(&self, digit: char) -> Result<(), Error> {
         self.ask(|reply| Command::Digit(self.id, digit, reply)).await
+    }
+
+    /// Sends the other side elsewhere (SIP); [`CallEvent::Transfer`] tells what becomes of it.
+    ///
+    /// # Errors
+    /// [`Error::Misuse`], [`Error::Closed`].
+    pub async fn transfer(&self, to: impl Into<Address>) -> Result<(), Error> {
+        let to = to.into();
+        self.ask(|reply| Command::Transfer(self.id, to, reply)).await
     }
 
     /// Figures so far; `None` before there is media.

@@ -123,22 +123,23 @@ pub(super) struct Media {
 impl Media {
     /// The codecs are agreed: sound can flow, and RTCP knows the clocks it measures by.
     pub(super) fn settle(&mut self, now: Instant, negotiated: Negotiated, audio: AudioPath) {
-        let rate = |pt: u8| {
-            negotiated
-                .payload_types
-                .iter()
-                .find(|p| p.id == pt)
-                .and_then(|p| p.clock_rate_hz)
-                .unwrap_or(NARROW_CLOCK_HZ)
-        };
         if let Some(leg) = &mut self.leg {
-            let receiving: Vec<(u8, u32)> = negotiated.payload_types.iter().map(|p| (p.id, rate(p.id))).collect();
+            let (sending, receiving) = clocks(&negotiated);
             leg.release(now);
-            leg.set_clock_rates(rate(negotiated.send_payload_type), &receiving);
+            leg.set_clock_rates(sending, &receiving);
         }
         self.negotiated = Some(negotiated);
         self.audio = Some(Box::new(audio));
     }
+}
+
+/// RTP clocks in Hz: of what we send, and of everything that may come.
+pub(super) fn clocks(negotiated: &Negotiated) -> (u32, Vec<(u8, u32)>) {
+    let speech = negotiated.receive.iter().map(|(id, codec)| (*id, codec.clock_rate_hz()));
+    // RFC 3389 §5: comfort noise has the clock of the narrow codecs.
+    let noise = negotiated.comfort_noise.map(|id| (id, NARROW_CLOCK_HZ));
+    let receiving = speech.chain(noise).chain(negotiated.dtmf_receive.iter().copied()).collect();
+    (negotiated.send.clock_rate_hz(), receiving)
 }
 
 /// RTP clock of the static payload types that we know (RFC 3551 table 4), G.722 included.

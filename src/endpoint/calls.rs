@@ -343,7 +343,7 @@ impl Endpoint {
                 self.by_session.insert(session, id);
                 let _ = self.sessions.act(session, |s| s.ring(now));
                 let media = media.into_iter().filter_map(|p| p.media).collect();
-                self.emit(Event::Incoming { call: id, sid, from: peer, media });
+                self.emit(Event::Incoming { call: id, sid, from: peer.into(), media });
                 self.open_early(now, id);
             }
         }
@@ -431,7 +431,7 @@ impl Endpoint {
                 call.invited = true;
                 self.calls.insert(call_id, call);
                 let _ = self.invites.ring(now, &from.to_bare(), &id);
-                self.emit(Event::Incoming { call: call_id, sid: id, from, media });
+                self.emit(Event::Incoming { call: call_id, sid: id, from: from.into(), media });
             }
             InviteEvent::Stopped { id, from, why } => {
                 let peer = from.to_bare();
@@ -495,6 +495,7 @@ impl Ended {
             EndKind::Security => "the call is not safe",
             EndKind::Limit => "a limit or policy forbids the call",
             EndKind::SignallingLost => "the server connection is gone",
+            EndKind::Unauthorized => "the server does not let us make this call",
             EndKind::File => "the file cannot be read, written or trusted",
             EndKind::Failed => "the call failed",
         }

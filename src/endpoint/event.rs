@@ -5,6 +5,7 @@ use crate::fault::ReasonCondition;
 use crate::media::codec::CodecName;
 use crate::sip::flow::{SipInput, SipOutput};
 use crate::transport::path::{Path, Transmit};
+use crate::wire::address::Address;
 use crate::wire::candidate::CandidateKind;
 use crate::wire::jid::Jid;
 use crate::wire::jingle::Sid;
@@ -140,6 +141,8 @@ pub enum SocketPlan {
     /// RTP on an even port of this address and RTCP on the next one (RFC 3550 §11), in this order; only the first where
     /// no such pair is free.
     Pair(IpAddr),
+    /// As [`SocketPlan::Pair`], on the address from which packets leave for that one.
+    Towards(IpAddr),
 }
 
 /// State of the signalling connection.
@@ -226,6 +229,8 @@ pub enum EndKind {
     Limit,
     /// The signalling connection is gone.
     SignallingLost,
+    /// The password, or the right to make such a call.
+    Unauthorized,
     /// The disk, the name or the hash of a file.
     File,
     /// A fault of ours or of the peer's software.
@@ -260,6 +265,13 @@ pub enum Event {
         /// SASL mechanism that proved the account; `None` on a serverless stream, which has none.
         mechanism: Option<&'static str>,
     },
+    /// The registrar takes calls for us (SIP).
+    Registered {
+        /// Our address.
+        address: Address,
+        /// For the first time, or again after it was lost.
+        again: bool,
+    },
     /// TLS with the peer of a serverless stream is up.
     PeerCertificate {
         /// SHA-256 of its certificate.
@@ -279,13 +291,15 @@ pub enum Event {
         call: CallId,
         /// Session id.
         sid: Sid,
-        /// Who calls.
-        from: Jid,
+        /// Who calls, by their own word where it is a SIP address.
+        from: Address,
         /// `audio`, …
         media: Vec<String>,
     },
     /// The other side is being alerted.
     Ringing(CallId),
+    /// Sound may come before the other side takes the call: announcements, a ringing tone of its own (SIP).
+    EarlyMedia(CallId),
     /// The other side (or this one) took the call.
     Accepted(CallId),
     /// Media flows.
@@ -336,6 +350,19 @@ pub enum Event {
         /// True: nothing arrives.
         silent: bool,
     },
+    /// A transfer of the call went on (SIP).
+    Transfer {
+        /// The call.
+        call: CallId,
+        /// Who asked for it.
+        by: Party,
+        /// Where to.
+        to: Address,
+        /// How far it is.
+        step: TransferStep,
+        /// Our new call, where the other side sent us there: it takes the place of this one.
+        next: Option<CallId>,
+    },
     /// News of files.
     File(FileEvent),
     /// The call is over.
@@ -359,6 +386,32 @@ pub enum Event {
         /// Available at all.
         available: bool,
     },
+}
+
+/// How far a transfer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransferStep {
+    /// It is asked for.
+    Asked,
+    /// The other side is calling there.
+    Trying,
+    /// It has happened; the call ends.
+    Done,
+    /// It did not happen; the call goes on.
+    Failed,
+}
+
+impl TransferStep {
+    /// `asked`, `trying`, `done`, `failed`
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            TransferStep::Asked => "asked",
+            TransferStep::Trying => "trying",
+            TransferStep::Done => "done",
+            TransferStep::Failed => "failed",
+        }
+    }
 }
 
 /// Why signing in is refused.

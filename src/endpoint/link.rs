@@ -2,6 +2,7 @@
 //! Read RFC 6120 §3.3 and XEP-0174 §5 before touching this file.
 
 use super::event::Input;
+use super::telephone::TelephoneConfig;
 use crate::config::{StreamLimits, StreamTimers, XmlLimits};
 use crate::wire::jid::{BareJid, Jid};
 use crate::wire::stanza::Stanza;
@@ -27,6 +28,8 @@ pub enum Account {
         /// Our address, whom we expect, and limits.
         config: Box<LinkConfig>,
     },
+    /// A SIP telephone, with an account at a registrar or without one.
+    Sip(Box<TelephoneConfig>),
 }
 
 impl Account {
@@ -36,6 +39,7 @@ impl Account {
         match self {
             Account::Client(config) => config.jid.clone(),
             Account::Serverless { config, .. } => config.own.clone().into(),
+            Account::Sip(config) => config.nobody().clone().into(),
         }
     }
 
@@ -54,6 +58,7 @@ impl Account {
         match self {
             Account::Client(config) => &config.limits,
             Account::Serverless { config, .. } => &config.limits,
+            Account::Sip(config) => config.stream_limits(),
         }
     }
 }
@@ -70,7 +75,15 @@ pub(super) enum LinkReport {
 #[derive(Debug)]
 enum Carrier {
     Client(Box<Stream>),
-    Serverless { role: LinkRole, config: Box<LinkConfig>, link: Option<Box<link_local::Link>> },
+    Serverless {
+        role: LinkRole,
+        config: Box<LinkConfig>,
+        link: Option<Box<link_local::Link>>,
+    },
+    /// A SIP telephone has no stream.
+    None {
+        nobody: BareJid,
+    },
 }
 
 /// The stream and whether it is wanted.
@@ -99,6 +112,7 @@ impl Link {
             Account::Serverless { role, config } => {
                 Carrier::Serverless { role: *role, config: config.clone(), link: None }
             }
+            Account::Sip(config) => Carrier::None { nobody: config.nobody().clone() },
         };
         rng.fill_bytes(&mut next);
         Self {
@@ -160,6 +174,7 @@ impl Link {
                 | Input::File(_)
                 | Input::Sip(_) => {}
             },
+            Carrier::None { .. } => {}
         }
     }
 
@@ -171,6 +186,7 @@ impl Link {
                     link.handle_timeout(now);
                 }
             }
+            Carrier::None { .. } => {}
         }
     }
 
@@ -178,6 +194,7 @@ impl Link {
         let stream = match &self.carrier {
             Carrier::Client(stream) => stream.poll_timeout().map(|(at, _)| at),
             Carrier::Serverless { link, .. } => link.as_ref().and_then(|l| l.poll_timeout()),
+            Carrier::None { .. } => None,
         };
         [stream, self.reconnect].into_iter().flatten().min()
     }
@@ -186,6 +203,7 @@ impl Link {
         match &mut self.carrier {
             Carrier::Client(stream) => stream.poll_transmit(),
             Carrier::Serverless { link, .. } => link.as_mut().and_then(|l| l.poll_transmit()),
+            Carrier::None { .. } => None,
         }
     }
 
@@ -205,6 +223,7 @@ impl Link {
                     || (self.online && !matches!(event, LinkEvent::Ended(_) | LinkEvent::Closed));
                 Some(LinkReport::Serverless(event))
             }
+            Carrier::None { .. } => None,
         }
     }
 
@@ -215,6 +234,7 @@ impl Link {
                 Some(link) => link.send(stanza),
                 None => Err(SendError::QueueFull),
             },
+            Carrier::None { .. } => Err(SendError::QueueFull),
         }
     }
 
@@ -222,7 +242,7 @@ impl Link {
     pub(super) fn mechanism(&self) -> Option<&'static str> {
         match &self.carrier {
             Carrier::Client(stream) => stream.mechanism(),
-            Carrier::Serverless { .. } => None,
+            Carrier::Serverless { .. } | Carrier::None { .. } => None,
         }
     }
 
@@ -230,7 +250,7 @@ impl Link {
     pub(super) fn next_id(&mut self) -> String {
         match &mut self.carrier {
             Carrier::Client(stream) => stream.next_id(),
-            Carrier::Serverless { .. } => format!("{:016x}", self.rng.next_u64()),
+            Carrier::Serverless { .. } | Carrier::None { .. } => format!("{:016x}", self.rng.next_u64()),
         }
     }
 
@@ -247,7 +267,7 @@ impl Link {
     /// Who is at the other end of a serverless stream: the claimed address, else the expected one.
     pub(super) fn peer(&self) -> Option<Jid> {
         match &self.carrier {
-            Carrier::Client(_) => None,
+            Carrier::Client(_) | Carrier::None { .. } => None,
             Carrier::Serverless { link, config, .. } => {
                 let claimed = link.as_ref().and_then(|l| l.peer().cloned());
                 claimed.or_else(|| config.peer.clone()).map(Jid::from)
@@ -262,6 +282,7 @@ impl Link {
                 stream.jid().map_or_else(|| stream.config().jid.clone(), |full| full.clone().into())
             }
             Carrier::Serverless { config, .. } => config.own.clone().into(),
+            Carrier::None { nobody } => nobody.clone().into(),
         }
     }
 
@@ -282,6 +303,7 @@ impl Link {
                 self.backoff.failed()
             }
             Carrier::Client(_) => self.backoff.failed(),
+            Carrier::None { .. } => return,
         };
         self.reconnect = Some(now + pause);
     }
@@ -305,6 +327,7 @@ impl Link {
                     link.close(now);
                 }
             }
+            Carrier::None { .. } => {}
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::call::{EARLY_PATHS, EARLY_PATIENCE, Media, Offer, Stage};
 use super::event::{CallId, Connected, EndKind, Event, LegId, Output, SocketPlan};
-use super::{AddressPolicy, Endpoint, offer};
+use super::{AddressPolicy, Endpoint, ends, offer};
 use crate::fault::ReasonCondition;
 use crate::jingle::content::ContentKey;
 use crate::media::audio::{AudioEvent, AudioPath};
@@ -21,9 +21,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 impl Endpoint {
     pub(super) fn drain_audio(&mut self, _now: Instant, id: CallId) {
-        while let Some(event) =
-            self.calls.get_mut(&id).and_then(|c| c.media.audio.as_mut()).and_then(|a| a.poll_event())
-        {
+        while let Some(event) = ends(&mut self.calls, &mut self.telephone, id).and_then(|m| m.audio?.poll_event()) {
             match event {
                 AudioEvent::Digit(digit) => self.emit(Event::Digit { call: id, digit }),
                 AudioEvent::NoMedia => self.emit(Event::MediaSilent { call: id, silent: true }),
@@ -316,7 +314,7 @@ impl Endpoint {
     }
 
     /// Everything that a leg has to say.
-    pub(super) fn drain_leg(&mut self, now: Instant, id: CallId) {
+    pub(super) fn drain_jingle_leg(&mut self, now: Instant, id: CallId) {
         let mut news = false;
         while let Some(event) = self.calls.get_mut(&id).and_then(|c| c.media.leg.as_mut()).and_then(|l| l.poll_event())
         {

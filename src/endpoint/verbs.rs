@@ -3,21 +3,26 @@
 use super::call::{Call, Stage};
 use super::calls::FIND_LIMIT;
 use super::event::{CallId, Event, Party};
-use super::{Endpoint, Misuse};
+use super::{Endpoint, Ends, Misuse, ends};
 use crate::fault::ReasonCondition;
 use crate::jingle::sessions::SessionId;
 use crate::transport::path::Route;
-use crate::wire::jid::Jid;
+use crate::wire::address::Address;
 use crate::wire::jingle::Reason;
 use std::time::Instant;
 
 impl Endpoint {
     /// Calls somebody. A bare JID is called on the device that its presence recommends, or by asking all its devices
-    /// (XEP-0353); a full JID is called there.
+    /// (XEP-0353); a full JID is called there. A SIP address is called as it stands.
     ///
     /// # Errors
-    /// [`Misuse::Offline`], [`Misuse::TooManyCalls`].
-    pub fn call(&mut self, now: Instant, to: &Jid) -> Result<CallId, Misuse> {
+    /// [`Misuse::Offline`], [`Misuse::TooManyCalls`], [`Misuse::WrongNetwork`].
+    pub fn call(&mut self, now: Instant, to: impl Into<Address>) -> Result<CallId, Misuse> {
+        let to = match to.into() {
+            Address::Xmpp(jid) if self.telephone.is_none() => jid,
+            Address::Xmpp(_) => return Err(Misuse::WrongNetwork),
+            Address::Sip(to) => return self.dial(now, *to),
+        };
         if !self.online() {
             return Err(Misuse::Offline);
         }
@@ -39,6 +44,9 @@ impl Endpoint {
     /// # Errors
     /// [`Misuse::NoCall`], [`Misuse::NotRinging`].
     pub fn accept(&mut self, now: Instant, id: CallId) -> Result<(), Misuse> {
+        if self.is_line(id) {
+            return self.pick_up(now, id);
+        }
         let call = self.calls.get_mut(&id).ok_or(Misuse::NoCall)?;
         match std::mem::replace(&mut call.stage, Stage::Proceeding) {
             Stage::AlertingInvite => {
@@ -78,6 +86,9 @@ impl Endpoint {
     /// # Errors
     /// [`Misuse::NoCall`].
     pub fn reject(&mut self, now: Instant, id: CallId, reason: ReasonCondition) -> Result<(), Misuse> {
+        if self.is_line(id) {
+            return self.turn_down(now, id, reason);
+        }
         self.end_call(now, id, Some(Reason::new(reason)))
     }
 
@@ -86,6 +97,9 @@ impl Endpoint {
     /// # Errors
     /// [`Misuse::NoCall`].
     pub fn hang_up(&mut self, now: Instant, id: CallId) -> Result<(), Misuse> {
+        if self.is_line(id) {
+            return self.put_down(now, id);
+        }
         self.end_call(now, id, None)
     }
 
@@ -94,6 +108,9 @@ impl Endpoint {
     /// # Errors
     /// [`Misuse::NoCall`], [`Misuse::NotActive`].
     pub fn hold(&mut self, now: Instant, id: CallId, on: bool) -> Result<(), Misuse> {
+        if self.is_line(id) {
+            return self.hold_line(now, id, on);
+        }
         let (session, call) = self.active(id)?;
         call.quiet.held_by_us = on;
         if let Some(audio) = &mut call.media.audio {
@@ -110,6 +127,9 @@ impl Endpoint {
     /// # Errors
     /// [`Misuse::NoCall`], [`Misuse::NotActive`].
     pub fn mute(&mut self, now: Instant, id: CallId, on: bool) -> Result<(), Misuse> {
+        if self.is_line(id) {
+            return self.mute_line(id, on);
+        }
         let (session, call) = self.active(id)?;
         if let Some(audio) = &mut call.media.audio {
             audio.set_muted(on);
@@ -120,11 +140,26 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Queues a DTMF digit: RFC 4733 in the media.
+    /// Sends the other side elsewhere (SIP, RFC 5589 §6.1): it is asked to call `to` instead of us.
+    ///
+    /// # Errors
+    /// [`Misuse::NoCall`], [`Misuse::NotActive`], [`Misuse::WrongNetwork`].
+    pub fn transfer(&mut self, now: Instant, id: CallId, to: impl Into<Address>) -> Result<(), Misuse> {
+        match to.into() {
+            Address::Sip(to) if self.is_line(id) => self.transfer_line(now, id, *to),
+            Address::Sip(_) | Address::Xmpp(_) if self.calls().any(|known| known == id) => Err(Misuse::WrongNetwork),
+            Address::Sip(_) | Address::Xmpp(_) => Err(Misuse::NoCall),
+        }
+    }
+
+    /// Queues a DTMF digit: RFC 4733 in the media; INFO where a SIP peer has no telephone-event.
     ///
     /// # Errors
     /// [`Misuse::NoCall`], [`Misuse::NotActive`], [`Misuse::Digit`].
-    pub fn send_digit(&mut self, id: CallId, digit: char) -> Result<(), Misuse> {
+    pub fn send_digit(&mut self, now: Instant, id: CallId, digit: char) -> Result<(), Misuse> {
+        if self.is_line(id) {
+            return self.press_key(now, id, digit);
+        }
         let (_, call) = self.active(id)?;
         let audio = call.media.audio.as_mut().ok_or(Misuse::NotActive)?;
         audio.send_digit(digit).map_err(|why| Misuse::Digit(why.to_string()))
@@ -133,12 +168,12 @@ impl Endpoint {
     /// 20 ms of the microphone (960 samples, 48 kHz mono). `send` gets each datagram that is due; nothing is sent
     /// before both sides accepted.
     pub fn push_audio(&mut self, now: Instant, id: CallId, pcm: &[i16], send: &mut dyn FnMut(Route, &[u8])) {
-        let Some(call) = self.calls.get_mut(&id) else { return };
         // Threat "answered before accept": the local consent is checked at the last gate before the network.
-        if !call.may_talk() {
+        let Some(Ends { leg: Some(leg), audio: Some(audio), talks: true, .. }) =
+            ends(&mut self.calls, &mut self.telephone, id)
+        else {
             return;
-        }
-        let (Some(leg), Some(audio)) = (&mut call.media.leg, &mut call.media.audio) else { return };
+        };
         let datagram = &mut self.datagram;
         audio.push_pcm(now, pcm, &mut |rtp| {
             if let Some(route) = leg.send_rtp(now, rtp.payload_type, rtp.marker, rtp.time, rtp.payload, datagram) {
@@ -149,12 +184,12 @@ impl Endpoint {
 
     /// The next 10 or 20 ms of what is heard (480 or 960 samples, 48 kHz mono); silence while there is nothing.
     pub fn pull_audio(&mut self, now: Instant, id: CallId, pcm: &mut [i16]) {
-        match self.calls.get_mut(&id).filter(|c| c.may_talk()).and_then(|c| c.media.audio.as_mut()) {
-            Some(audio) => {
+        match ends(&mut self.calls, &mut self.telephone, id) {
+            Some(Ends { audio: Some(audio), hears: true, .. }) => {
                 audio.pull_pcm(now, pcm);
                 self.drain_audio(now, id);
             }
-            None => pcm.fill(0),
+            Some(_) | None => pcm.fill(0),
         }
     }
 

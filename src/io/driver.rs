@@ -18,6 +18,7 @@ use crate::fault::ReasonCondition;
 use crate::media::audio::FRAME_SAMPLES;
 use crate::transport::dtls::Identity;
 use crate::transport::path::Transmit;
+use crate::wire::address::Address;
 use crate::wire::description::FileDescription;
 use crate::wire::jid::Jid;
 use crate::wire::jingle::Reason;
@@ -43,7 +44,7 @@ const DATAGRAMS: usize = 4096;
 #[derive(Debug)]
 pub enum Command {
     /// Start a call.
-    Call(Jid, oneshot::Sender<Result<CallId, Misuse>>),
+    Call(Address, oneshot::Sender<Result<CallId, Misuse>>),
     /// Take an incoming call.
     Accept(CallId, oneshot::Sender<Result<(), Misuse>>),
     /// Decline it.
@@ -54,6 +55,8 @@ pub enum Command {
     Hold(CallId, bool, oneshot::Sender<Result<(), Misuse>>),
     /// Mute or unmute.
     Mute(CallId, bool, oneshot::Sender<Result<(), Misuse>>),
+    /// Send the other side elsewhere.
+    Transfer(CallId, Address, oneshot::Sender<Result<(), Misuse>>),
     /// Send a digit.
     Digit(CallId, char, oneshot::Sender<Result<(), Misuse>>),
     /// Where heard frames of a call go; replaces the one before.
@@ -283,7 +286,10 @@ impl Driver {
             if self.closing.is_some() && close_by.is_none() {
                 close_by = Some(Instant::now() + CLOSE_LIMIT);
             }
-            if self.closing.is_some() && (self.carrier.is_none() || close_by.is_some_and(|at| at <= Instant::now())) {
+            if self.closing.is_some()
+                && ((self.carrier.is_none() && self.endpoint.is_quiet())
+                    || close_by.is_some_and(|at| at <= Instant::now()))
+            {
                 break;
             }
             let deadline = [timeout, close_by].into_iter().flatten().min();
@@ -500,7 +506,8 @@ impl Driver {
             Command::HangUp(call) => drop(self.endpoint.hang_up(now, call)),
             Command::Hold(call, on, reply) => drop(reply.send(self.endpoint.hold(now, call, on))),
             Command::Mute(call, on, reply) => drop(reply.send(self.endpoint.mute(now, call, on))),
-            Command::Digit(call, digit, reply) => drop(reply.send(self.endpoint.send_digit(call, digit))),
+            Command::Transfer(call, to, reply) => drop(reply.send(self.endpoint.transfer(now, call, to))),
+            Command::Digit(call, digit, reply) => drop(reply.send(self.endpoint.send_digit(now, call, digit))),
             Command::Listen(call, frames) => drop(self.listeners.insert(call, frames)),
             Command::Speak(call, frame) => {
                 let sockets = &self.sockets;
@@ -584,6 +591,10 @@ impl Driver {
             let bound = match plan {
                 SocketPlan::EveryAddress => udp::bind_sockets(&BindPolicy { lab, ..BindPolicy::default() }).await,
                 SocketPlan::Pair(ip) => udp::bind_pair(ip).await,
+                SocketPlan::Towards(ip) => match udp::towards(ip).await {
+                    Ok(local) => udp::bind_pair(local).await,
+                    Err(why) => Err(why),
+                },
             };
             let bound = bound.unwrap_or_else(|why| {
                 tracing::warn!(%why, "no UDP socket can be bound");

@@ -3,7 +3,7 @@
 
 use socket2::SockRef;
 use std::io;
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,6 +118,18 @@ pub async fn bind_pair(ip: IpAddr) -> io::Result<Vec<BoundSocket>> {
         return Ok(vec![bound(rtp).await?, bound(rtcp).await?]);
     }
     Ok(vec![bound(UdpSocket::bind(SocketAddr::new(ip, 0)).await?).await?])
+}
+
+/// The address from which packets leave for that one. Nothing is sent.
+///
+/// # Errors
+/// There is no route.
+pub async fn towards(ip: IpAddr) -> io::Result<IpAddr> {
+    let any: IpAddr = if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind(SocketAddr::new(any, 0)).await?;
+    // RFC 863: any port does, as connecting a UDP socket sends nothing.
+    socket.connect(SocketAddr::new(ip, 9)).await?;
+    Ok(socket.local_addr()?.ip())
 }
 
 async fn bound(socket: UdpSocket) -> io::Result<BoundSocket> {
@@ -250,6 +262,8 @@ mod tests {
             held.push(pair);
         }
         assert!(bind_pair("203.0.113.1".parse().unwrap()).await.is_err());
+        let here: IpAddr = "127.0.0.1".parse().unwrap();
+        assert_eq!(towards(here).await.unwrap(), here);
     }
 
     #[tokio::test]
