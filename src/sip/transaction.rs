@@ -345,7 +345,9 @@ impl Transactions {
             return self.refuse(&request, origin, Status::LOOP_DETECTED, Vec::new());
         }
         let account = Account::of(origin.source.ip(), merge.is_none());
-        if self.servers.len() >= self.limits.incoming || !self.load.admits(account, &self.limits) {
+        // OPTIONS is answered at once and is how others see that we live: a flood of calls does not hide that.
+        let admitted = request.method == Method::Options || self.load.admits(account, &self.limits);
+        if self.servers.len() >= self.limits.incoming || !admitted {
             let after = Header::RetryAfter(self.limits.retry_after_s);
             return self.refuse(&request, origin, Status::SERVICE_UNAVAILABLE, vec![after]);
         }

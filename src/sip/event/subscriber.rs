@@ -50,6 +50,8 @@ pub(super) struct Subscription {
     until: Option<Instant>,
     /// A NOTIFY is owed until then: timer N.
     notify_by: Option<Instant>,
+    /// One came since the last SUBSCRIBE left: it may overtake the answer.
+    told: bool,
     expires_s: u32,
     too_brief: u8,
     failures: u32,
@@ -73,6 +75,7 @@ impl Subscription {
             number: 0,
             until: None,
             notify_by: None,
+            told: false,
             expires_s: whole_seconds(shared.config.limits.expires),
             too_brief: 0,
             failures: 0,
@@ -107,6 +110,7 @@ impl Subscription {
         }
         self.number = self.number.wrapping_add(1);
         self.asked = Some((self.number, ask));
+        self.told = false;
         let mut request = match (&mut self.dialog, ask) {
             (Some(dialog), Ask::Refresh | Ask::Modify | Ask::End) => dialog.request(Method::Subscribe),
             (_, Ask::Begin | Ask::Refresh | Ask::Modify | Ask::End) => self.first_request(shared),
@@ -178,12 +182,12 @@ impl Subscription {
         if let Some(dialog) = &mut self.dialog {
             dialog.refresh(&request.headers.contact);
         }
-        self.notify_by = None;
+        (self.notify_by, self.told) = (None, true);
         let document = Document::read(self.package, request);
         let whole = self.follows(document.as_ref());
         let told = document.filter(|_| whole);
         if state.is("terminated") {
-            if told.is_some() {
+            if told.is_some() && !matches!(self.phase, Phase::Leaving { .. }) {
                 shared.news.push_back(EventNews::Notified { id: self.id, pending: false, document: told });
             }
             let wait = words::seconds(params, "retry-after").map(|s| Duration::from_secs(s.into()));
@@ -288,7 +292,10 @@ impl Subscription {
         if ask == Ask::End {
             return;
         }
-        self.failures = 0;
+        // One that ends as soon as it stands is a failure, too: what counts is that it lived to be refreshed.
+        if ask == Ask::Refresh {
+            self.failures = 0;
+        }
         self.too_brief = 0;
         let granted_s = response.headers.expires().unwrap_or(self.expires_s);
         match (&mut self.dialog, response.headers.to.tag()) {
@@ -307,8 +314,7 @@ impl Subscription {
             Phase::Asking => self.until = Some(now + Duration::from_secs(granted_s.into())),
             Phase::Waiting { .. } | Phase::Leaving { .. } | Phase::Over => return,
         }
-        // A NOTIFY that overtook this answer pays for it.
-        if ask != Ask::Begin || matches!(self.phase, Phase::Asking) {
+        if !self.told {
             self.notify_by = Some(now + shared.timer_n());
         }
     }
