@@ -167,7 +167,8 @@ impl Side {
 #[derive(Default)]
 struct Row {
     seconds: Vec<f64>,
-    cpu: Vec<f64>,
+    /// CPU seconds, of the sender and of the receiver.
+    cpu: [Vec<f64>; 2],
     peak: [f64; 2],
 }
 
@@ -182,7 +183,8 @@ fn transfer(kind: &str, source: &Path, directory: &Path, row: &mut Row) {
     let sent = sender.done();
     let received = receiver.done();
     row.seconds.push(start.elapsed().as_secs_f64());
-    row.cpu.push(sent.1 + received.1);
+    row.cpu[0].push(sent.1);
+    row.cpu[1].push(received.1);
     row.peak = [row.peak[0].max(sent.0), row.peak[1].max(received.0)];
     assert_eq!(sent.2, received.2, "the digests differ");
     let size = setting("OFFHOOK_FILE_MIB", 1024) << 20;
@@ -241,12 +243,15 @@ fn compare() {
     let (mut rates, mut costs) = ([0.0; 3], [0.0; 3]);
     let gigabytes = mib as f64 * 1.048_576 / 1000.0;
     for (n, row) in rows.iter_mut().enumerate() {
-        rates[n] = rate(median(&mut row.seconds));
-        costs[n] = median(&mut row.cpu) / gigabytes;
-        let cpu = costs[n];
+        let seconds = median(&mut row.seconds);
+        rates[n] = rate(seconds);
+        let [sending, receiving] = [0, 1].map(|side| median(&mut row.cpu[side]) / gigabytes);
+        costs[n] = sending + receiving;
+        let busy = costs[n] * gigabytes / seconds;
         let (fast, slow) = (rate(row.seconds[0]), rate(row.seconds[row.seconds.len() - 1]));
         println!(
-            "{:8} {:6.0} MB/s ({slow:.0} to {fast:.0})  {cpu:.2} CPU s/GB  peak {:.1} MB sending, {:.1} MB receiving",
+            "{:8} {:6.0} MB/s ({slow:.0} to {fast:.0})  {sending:.2} + {receiving:.2} CPU s/GB, {busy:.2} cores busy  peak \
+             {:.1} MB sending, {:.1} MB receiving",
             KINDS[n], rates[n], row.peak[0], row.peak[1]
         );
     }
