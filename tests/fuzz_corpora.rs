@@ -45,6 +45,32 @@ const WORDS: &[&str] = &[
     "<reason/>",
     "<a><b/></a>",
     " id='x' id='y'",
+    "\r\n",
+    "\r\n ",
+    "\r\n\r\n",
+    ";",
+    ",",
+    ":",
+    "%00",
+    "%zz",
+    "\\",
+    "*",
+    "@",
+    "?",
+    "[::1]",
+    "sip:",
+    ";tag=",
+    "SIP/2.0",
+    "Via: SIP/2.0/UDP h;rport;branch=z9hG4bK1\r\n",
+    "Content-Length: 1\r\n",
+    "Route: <sip:h;lr>, <sip:[::1]>\r\n",
+    "WWW-Authenticate: Digest realm=\"a\\\"b\", qop=\"auth\"\r\n",
+    "Reason: SIP;cause=200;text=\"x\", Q.850;cause=16\r\n",
+    "a=candidate:1 1 UDP 1 192.0.2.1 1 typ host\r\n",
+    "a=rtpmap:0 x/1/2\r\n",
+    "a=fmtp:0 a=b;c\r\n",
+    "a=rtcp-fb:* nack pli\r\n",
+    "m=audio 1 RTP/AVP 0\r\n",
 ];
 
 fn seeds(target: &str) -> Vec<Vec<u8>> {
@@ -162,4 +188,14 @@ fn session_survives_its_corpus_and_mutations_of_it() {
 #[test]
 fn socks5_survives_its_corpus_and_mutations_of_it() {
     run("socks5");
+}
+
+#[test]
+fn sip_survives_its_corpus_and_mutations_of_it() {
+    run("sip");
+}
+
+#[test]
+fn sdp_survives_its_corpus_and_mutations_of_it() {
+    run("sdp");
 }

@@ -13,6 +13,8 @@ use offhook::wire::jingle::{Jingle, Jmi};
 use offhook::wire::ns;
 use offhook::wire::rtcp::{self, Packet};
 use offhook::wire::rtp::{self, RtpHeader};
+use offhook::wire::sdp::SessionDescription;
+use offhook::wire::sip::{self, Framed, Message};
 use offhook::wire::stanza::Stanza;
 use offhook::wire::stream::{StreamHeader, TopLevel};
 use offhook::wire::xml::{Reader, Result, Writer};
@@ -32,6 +34,8 @@ pub const TARGETS: &[Target] = &[
     ("rtcp", rtcp),
     ("session", session),
     ("socks5", socks5),
+    ("sip", sip),
+    ("sdp", sdp),
 ];
 
 /// Everything a framer gives for these pieces.
@@ -263,4 +267,55 @@ pub fn socks5(data: &[u8]) {
     assert_eq!(whole, dial(1));
     assert_eq!(whole, dial(7));
     assert!(whole.1.len() <= 3 + 47);
+}
+
+/// Messages do not depend on how the stream is cut; what is read is written and read again the same.
+pub fn sip(data: &[u8]) {
+    if let Ok(message) = Message::parse(data) {
+        let bytes = message.to_bytes();
+        // Quotes and long names may take what is written past the caps.
+        if bytes.len() < 50_000 {
+            let again = Message::parse(&bytes);
+            assert_eq!(again.as_ref(), Ok(&message), "{}", String::from_utf8_lossy(&bytes));
+            assert_eq!(message.to_bytes(), bytes);
+            assert_eq!(sip_frames(std::iter::once(&bytes[..])), (vec![Framed::Message(Box::new(message))], false));
+        }
+    } else if let Err(sip::Malformed { answer: Some(salvage), .. }) = Message::parse(data) {
+        let mut bytes = Vec::new();
+        salvage.write(&sip::Tag::lossy("t"), &mut bytes);
+        assert!(!bytes.windows(4).rev().skip(1).any(|w| w == b"\r\n\r\n"), "{}", String::from_utf8_lossy(&bytes));
+    }
+    let whole = sip_frames(std::iter::once(data));
+    assert_eq!(whole, sip_frames(data.chunks(1)));
+    assert_eq!(whole, sip_frames(data.chunks(7)));
+}
+
+/// Everything a framer gives for these pieces but keep-alives, which depend on the cut.
+fn sip_frames<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Framed>, bool) {
+    let mut framer = sip::Framer::new();
+    let mut all = Vec::new();
+    for piece in pieces {
+        framer.push(piece);
+        loop {
+            match framer.next() {
+                Ok(Some(Framed::Ping | Framed::Pong)) => {}
+                Ok(Some(found)) => all.push(found),
+                Ok(None) => break,
+                Err(_) => return (all, true),
+            }
+        }
+    }
+    (all, false)
+}
+
+/// What is read is written and read again the same.
+pub fn sdp(data: &[u8]) {
+    if let Ok(mut sdp) = SessionDescription::parse(data) {
+        let bytes = sdp.to_bytes();
+        sdp.level.ice.malformed_candidates = 0;
+        sdp.media.iter_mut().for_each(|m| m.level.ice.malformed_candidates = 0);
+        let again = SessionDescription::parse(&bytes);
+        assert_eq!(again.as_ref(), Ok(&sdp), "{}", String::from_utf8_lossy(&bytes));
+        assert_eq!(sdp.to_bytes(), bytes);
+    }
 }

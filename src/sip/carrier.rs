@@ -194,9 +194,9 @@ impl Carrier {
         self.flows.handle_timeout(now);
         self.locator.handle_timeout(now);
         self.transactions.handle_timeout(now);
-        while let Some((_, key)) = self.patience.first().copied().filter(|(at, _)| *at <= now) {
+        while let Some((at, key)) = self.patience.first().copied().filter(|(at, _)| *at <= now) {
             self.patience.pop_first();
-            self.out_of_patience(now, key);
+            self.out_of_patience(now, at, key);
         }
         self.pump(now);
     }
@@ -279,7 +279,7 @@ impl Carrier {
 
     fn handle_flow(&mut self, now: Instant, event: FlowEvent) {
         match event {
-            FlowEvent::Open { flow, local } => self.opened(now, flow, local),
+            FlowEvent::Open { flow, .. } => self.opened(now, flow),
             FlowEvent::Message { origin, message } => self.message(now, origin, *message),
             FlowEvent::Malformed { origin, why } => self.malformed(now, origin, *why),
             FlowEvent::Down { flow, why } => {

@@ -280,9 +280,8 @@ impl Transactions {
         let Some(slot) = self.clients.get_mut(&id) else { return };
         // RFC 3261 §17.1.3: the method of CSeq; §18.1.2: the sent-by that we wrote.
         let ours = slot.request.headers.via.first();
-        if response.headers.cseq != slot.request.headers.cseq
-            || !ours.is_some_and(|ours| ours.host == via.host && ours.port == via.port)
-        {
+        let sent_by_us = ours.is_some_and(|ours| ours.host == via.host && ours.port == via.port);
+        if response.headers.cseq != slot.request.headers.cseq || !sent_by_us {
             return;
         }
         let status = response.status;
@@ -382,8 +381,15 @@ impl Transactions {
 
     /// Answers a request of a peer: Via, From, To, Call-ID and CSeq are filled in, and the tag where To has none. A response
     /// that comes too late is dropped.
-    pub fn respond(&mut self, now: Instant, id: ServerId, to_tag: Option<Tag>, mut response: Box<Response>) {
+    pub fn respond(&mut self, now: Instant, id: ServerId, mut to_tag: Option<Tag>, mut response: Box<Response>) {
         let status = response.status;
+        // RFC 3261 §8.2.6.2: every response but 100 has a tag in To.
+        if to_tag.is_none()
+            && status.code() > 100
+            && let Some(ServerSlot { echo, .. }) = self.servers.get(&id).filter(|slot| slot.echo.to.tag().is_none())
+        {
+            to_tag = Tag::new(&self.tag_for(&echo.call_id, &echo.from, echo.cseq.number, echo.via.first()));
+        }
         let mut sent = false;
         self.turn_server(now, id, |machine, context, armed| {
             let (machine, send) = machine.respond(status, context, armed);
@@ -398,7 +404,8 @@ impl Transactions {
             }
             let bytes = written(|out| response.write(out));
             // On a connection nothing is asked for again, and a 2xx is repeated by the user.
-            let again = !slot.to.origin.transport.is_reliable() && !(status.is_success() && slot.is_invite());
+            let by_user = slot.is_invite() && status.is_success();
+            let again = !slot.to.origin.transport.is_reliable() && !by_user;
             slot.bytes = again.then(|| bytes.clone());
             self.outputs.push_back(TransactionOutput::Reply { to: slot.to, bytes });
             if status.is_success() && std::mem::take(&mut slot.open) {
@@ -417,13 +424,16 @@ impl Transactions {
     /// The tag of a stateless answer to this request: the same for each copy of it, and for its ACK (RFC 3261 §8.2.7).
     fn stateless_tag(&self, request: &Request) -> String {
         let headers = &request.headers;
+        self.tag_for(&headers.call_id, &headers.from, headers.cseq.number, headers.via.first())
+    }
+
+    fn tag_for(&self, call_id: &CallId, from: &NameAddr, cseq: u32, via: Option<&Via>) -> String {
         let mut context = hmac::Context::with_key(&self.secret);
-        context.update(headers.call_id.as_str().as_bytes());
-        context.update(&headers.cseq.number.to_be_bytes());
-        context.update(headers.from.params.find("tag").unwrap_or_default().as_bytes());
+        context.update(call_id.as_str().as_bytes());
+        context.update(&cseq.to_be_bytes());
+        context.update(from.params.find("tag").unwrap_or_default().as_bytes());
         context.update(&[0]);
-        let branch = headers.via.first().and_then(|via| via.branch.as_deref());
-        context.update(branch.unwrap_or_default().as_bytes());
+        context.update(via.and_then(|via| via.branch.as_deref()).unwrap_or_default().as_bytes());
         let mut tag = String::from("s");
         for byte in context.sign().as_ref().iter().take(8) {
             // Writing to a String does not fail.
@@ -611,11 +621,8 @@ impl Transactions {
         let tag = tag.unwrap_or_else(|| self.stateless_tag(request));
         self.answer_statelessly(request, origin, Status::OK, &tag, Vec::new());
         if cancels {
-            let reasons = request.headers.rest.iter().filter_map(|header| match header {
-                Header::Reason(reason) => Some(reason.clone()),
-                _ => None,
-            });
-            self.outputs.push_back(TransactionOutput::Cancelled { server: id, reasons: reasons.collect() });
+            let reasons = request.headers.reasons().cloned().collect();
+            self.outputs.push_back(TransactionOutput::Cancelled { server: id, reasons });
         }
     }
 

@@ -263,7 +263,7 @@ pub struct MediaDescription {
     pub proto: Proto,
     /// In preference order, where `proto` is RTP. `ptime` and `maxptime`, which SDP has once for a stream, stand with each.
     pub payload_types: Vec<PayloadType>,
-    /// Formats, where it is not.
+    /// Other formats: all, where it is not.
     pub formats: Vec<Text>,
     /// What may also stand for the session.
     pub level: Level,

@@ -106,6 +106,12 @@ impl Asterisk {
     /// Waits until a telephone has registered under this name; gives its contact.
     #[track_caller]
     pub fn registered(&self, user: &str) -> String {
+        self.registered_within(user, Duration::from_secs(20))
+    }
+
+    /// The same, for so long.
+    #[track_caller]
+    pub fn registered_within(&self, user: &str, limit: Duration) -> String {
         let start = Instant::now();
         loop {
             let contacts = self.ask("pjsip show contacts");
@@ -113,7 +119,7 @@ impl Asterisk {
             if let Some(contact) = mine {
                 return contact.to_owned();
             }
-            assert!(start.elapsed() < Duration::from_secs(20), "{user} does not register: {contacts}");
+            assert!(start.elapsed() < limit, "{user} does not register: {contacts}");
             std::thread::sleep(Duration::from_millis(50));
         }
     }

@@ -20,6 +20,8 @@ pub enum Data {
     A(Ipv4Addr),
     /// Priority, weight, port, target; `.` as the target means: no such service.
     Srv(u16, u16, u16, &'static str),
+    /// Order, preference, service, replacement; the flag is `s`.
+    Naptr(u16, u16, &'static str, &'static str),
 }
 
 /// The server; ends when dropped.
@@ -76,6 +78,14 @@ fn question(query: &[u8]) -> Option<(String, u16, &[u8])> {
     Some((labels.join("."), kind, query.get(12..at + 4)?))
 }
 
+fn write_name(bytes: &mut Vec<u8>, name: &str) {
+    for label in name.split('.').filter(|l| !l.is_empty()) {
+        bytes.push(u8::try_from(label.len()).unwrap());
+        bytes.extend_from_slice(label.as_bytes());
+    }
+    bytes.push(0);
+}
+
 fn answer(id: &[u8], name: &str, kind: u16, question: &[u8], records: &[(&'static str, Data)]) -> Vec<u8> {
     let known = records.iter().any(|(n, _)| *n == name);
     let mut found = Vec::new();
@@ -84,12 +94,17 @@ fn answer(id: &[u8], name: &str, kind: u16, question: &[u8], records: &[(&'stati
             Data::A(ip) => (1u16, ip.octets().to_vec()),
             Data::Srv(priority, weight, port, target) => {
                 let mut bytes: Vec<u8> = [*priority, *weight, *port].iter().flat_map(|v| v.to_be_bytes()).collect();
-                for label in target.split('.').filter(|l| !l.is_empty()) {
-                    bytes.push(u8::try_from(label.len()).unwrap());
-                    bytes.extend_from_slice(label.as_bytes());
-                }
-                bytes.push(0);
+                write_name(&mut bytes, target);
                 (33, bytes)
+            }
+            Data::Naptr(order, preference, service, replacement) => {
+                let mut bytes: Vec<u8> = [*order, *preference].iter().flat_map(|v| v.to_be_bytes()).collect();
+                for text in ["s", *service, ""] {
+                    bytes.push(u8::try_from(text.len()).unwrap());
+                    bytes.extend_from_slice(text.as_bytes());
+                }
+                write_name(&mut bytes, replacement);
+                (35, bytes)
             }
         };
         if its == kind {

@@ -231,22 +231,14 @@ fn on_a_bad_network_every_transaction_ends_in_a_defined_state() {
             call.world.wish(call.alice, Wish::Cancel { id: id(n), headers: Vec::new() });
         }
         call.until(at + 60_000);
+        // The CANCEL was lost with its connection, or the caller is gone: the callee's user puts it down. Where he has said
+        // 200 already, this is too late to be sent.
         let stuck: Vec<ServerId> = call.ringing.keys().copied().filter(|id| !call.failed.contains(id)).collect();
         for server in stuck {
-            // The CANCEL was lost with its connection, or the caller gave up: the callee's user hangs up.
-            let ringing = &call.ringing[&server];
-            let origin_alive = ringing.answer.is_some() || ringing.repeat.is_some();
-            let wish = reply(server, &ringing.request, 480);
-            let before = call.world.nodes[call.bob].carrier.counts().open;
+            let wish = reply(server, &call.ringing[&server].request, 480);
             call.world.wish(call.bob, wish);
-            let after = call.world.nodes[call.bob].carrier.counts().open;
-            if call.acknowledged.contains(call.ringing[&server].request.headers.call_id.as_str()) || origin_alive {
-                continue;
-            }
-            let _ = (before, after);
         }
         call.until(at + 200_000);
-        // A 480 that came too late, after a 2xx, was never sent.
         let late = call.confirmed.difference(&call.failed).copied().collect::<Vec<_>>();
         call.failed.extend(late);
         call.check(!tcp);

@@ -56,11 +56,11 @@ enum What {
 #[derive(Debug)]
 enum Stage {
     Locating,
-    /// `ready` has its credentials, and neither Via nor our address.
+    /// It waits for this flow; where another target waits behind this one, until then.
     Opening {
-        target: Target,
-        ready: Option<Box<Request>>,
-        instead_of: Option<Target>,
+        trip: Trip,
+        flow: FlowId,
+        until: Option<Instant>,
     },
     Asking(Asking),
     /// A 2xx to INVITE came; others may follow.
@@ -68,6 +68,16 @@ enum Stage {
         client: ClientId,
         target: Target,
     },
+}
+
+/// A request on its way to one target.
+#[derive(Debug)]
+struct Trip {
+    target: Target,
+    /// With its credentials, without Via and our address. `None`: only the way is wanted.
+    request: Option<Box<Request>>,
+    /// UDP, if the request is on its way by TCP for its length only, or was.
+    instead_of: Option<Target>,
 }
 
 #[derive(Debug, Clone)]
@@ -253,92 +263,86 @@ impl Carrier {
             let hop = auth::Hop { host: &errand.hop.host, secure: target.transport.is_secure() };
             self.vault.prepare(&hop, request, &mut errand.proofs);
         }
-        self.open(now, key, target, ready, None);
+        self.open(now, key, Trip { target, request: ready, instead_of: None });
     }
 
-    fn open(
-        &mut self,
-        now: Instant,
-        key: u64,
-        target: Target,
-        ready: Option<Box<Request>>,
-        instead_of: Option<Target>,
-    ) {
-        let flow = self.flow_for(now, &target);
-        let Some(errand) = self.errands.get_mut(&key) else { return };
-        let local = flow.as_ref().ok().and_then(|flow| self.flows.state(*flow)?.local);
-        match (flow, local) {
-            (Ok(flow), Some(_)) => self.dispatch(now, key, target, flow, ready, instead_of, false),
-            (Ok(flow), None) => {
-                if instead_of.is_some() {
-                    self.patience.insert((now + self.timers.tcp, key));
-                }
-                errand.stage = Stage::Opening { target, ready, instead_of };
-                self.opening.entry(flow).or_default().push(key);
-            }
-            (Err(why), _) => {
-                errand.stage = Stage::Opening { target, ready, instead_of };
-                self.not_opened(now, key, why);
-            }
+    fn open(&mut self, now: Instant, key: u64, trip: Trip) {
+        let flow = match self.flow_for(now, &trip.target) {
+            Ok(flow) => flow,
+            Err(why) => return self.not_opened(now, key, trip, why),
+        };
+        if self.flows.state(flow).is_some_and(|info| info.local.is_some()) {
+            return self.dispatch(now, key, trip, flow, false);
         }
+        let Some(errand) = self.errands.get_mut(&key) else { return };
+        let hurried = trip.instead_of.is_some() && trip.target.transport != Transport::Udp;
+        let until = hurried.then_some(now + self.timers.tcp);
+        self.patience.extend(until.map(|at| (at, key)));
+        errand.stage = Stage::Opening { trip, flow, until };
+        self.opening.entry(flow).or_default().push(key);
     }
 
-    pub(super) fn opened(&mut self, now: Instant, flow: FlowId, _local: SocketAddr) {
+    /// The trips that waited for a flow.
+    fn waited_for(&mut self, flow: FlowId) -> Vec<(u64, Trip)> {
+        let mut trips = Vec::new();
         for key in self.opening.remove(&flow).unwrap_or_default() {
             let Some(errand) = self.errands.get_mut(&key) else { continue };
-            let Stage::Opening { target, ready, instead_of } = &mut errand.stage else { continue };
-            let (target, ready, instead_of) = (target.clone(), ready.take(), instead_of.take());
-            if !target.name.is_empty() && self.proved.len() < WATCHED {
-                self.proved.insert((target.transport, target.remote), target.name.clone());
+            if !matches!(errand.stage, Stage::Opening { flow: awaited, .. } if awaited == flow) {
+                continue;
             }
-            self.dispatch(now, key, target, flow, ready, instead_of, true);
+            if let Stage::Opening { trip, until, .. } = std::mem::replace(&mut errand.stage, Stage::Locating) {
+                if let Some(at) = until {
+                    self.patience.remove(&(at, key));
+                }
+                trips.push((key, trip));
+            }
+        }
+        trips
+    }
+
+    pub(super) fn opened(&mut self, now: Instant, flow: FlowId) {
+        for (key, trip) in self.waited_for(flow) {
+            let target = &trip.target;
+            if !target.name.is_empty() {
+                self.proved.insert((target.transport, target.remote), target.name.clone());
+                if self.proved.len() > WATCHED {
+                    self.proved.pop_first();
+                }
+            }
+            self.dispatch(now, key, trip, flow, true);
         }
     }
 
     /// Sends what is ready by a flow that is open.
-    #[allow(clippy::too_many_arguments)]
-    fn dispatch(
-        &mut self,
-        now: Instant,
-        key: u64,
-        target: Target,
-        flow: FlowId,
-        ready: Option<Box<Request>>,
-        instead_of: Option<Target>,
-        fresh: bool,
-    ) {
-        let Some(errand) = self.errands.get_mut(&key) else { return };
+    fn dispatch(&mut self, now: Instant, key: u64, trip: Trip, flow: FlowId, fresh: bool) {
+        let Some(errand) = self.errands.get(&key) else { return };
+        let what = errand.what;
         let Some((transport, at)) = self.flows.state(flow).and_then(|info| Some((info.transport, info.local?))) else {
             return;
         };
-        let what = errand.what;
-        let Some(mut request) = ready else {
+        let Trip { target, request: Some(mut request), instead_of } = trip else {
             if let What::Way(id) = what {
-                self.heard.push_back(Heard::Way { id, transport, local: at, remote: target.remote });
+                self.heard.push_back(Heard::Way { id, transport, local: at, remote: trip.target.remote });
             }
             return self.forget(key);
         };
-        let told = self.advertised(flow).map(|(_, at)| at);
-        hop::place_request(&mut request, transport, told.unwrap_or(at));
         let mut via = hop::via(transport, at, self.random.next_u64());
-        if hop::binds(self.errands.get(&key).and_then(|errand| errand.request.as_deref()).unwrap_or(&request))
-            == Some(true)
-        {
+        if hop::binds(&request) == Some(true) {
             // RFC 6223 §4.1: willing to keep the flow open.
             via.params.set("keep", None);
         }
+        let told = self.advertised(flow).map(|(_, at)| at);
+        hop::place_request(&mut request, transport, told.unwrap_or(at));
         request.headers.via.insert(0, via);
         let mut bytes = Vec::with_capacity(1024);
         request.write(&mut bytes);
         // RFC 3261 §18.1.1: past 1300 bytes by TCP, unless there is none at that address.
-        if transport == Transport::Udp
-            && bytes.len() > self.limits.datagram_bytes
-            && instead_of.is_none()
-            && self.without_tcp.get(&target.remote).is_none_or(|until| *until <= now)
-        {
+        let long = transport == Transport::Udp && bytes.len() > self.limits.datagram_bytes && instead_of.is_none();
+        if long && self.without_tcp.get(&target.remote).is_none_or(|until| *until <= now) {
             request.headers.via.remove(0);
             self.unplace(key, &mut request);
-            return self.open(now, key, target.over(Transport::Tcp), Some(request), Some(target));
+            let by_tcp = target.over(Transport::Tcp);
+            return self.open(now, key, Trip { target: by_tcp, request: Some(request), instead_of: Some(target) });
         }
         let path = Path { flow, remote: target.remote, reliable: transport.is_reliable() };
         match what {
@@ -369,36 +373,40 @@ impl Carrier {
         }
     }
 
-    fn not_opened(&mut self, now: Instant, key: u64, why: FlowFault) {
-        let Some(errand) = self.errands.get_mut(&key) else { return };
-        let Stage::Opening { target, ready, instead_of } = &mut errand.stage else { return };
-        if let (Some(target), ready) = (instead_of.take(), ready.take()) {
-            return self.by_udp_after_all(now, key, target, ready);
+    fn not_opened(&mut self, now: Instant, key: u64, trip: Trip, why: FlowFault) {
+        match trip {
+            Trip { target, request, instead_of: Some(udp) } if target != udp => {
+                self.by_udp_after_all(now, key, udp, request);
+            }
+            Trip { target, .. } => {
+                self.locator.mark_dead(now, &target, None);
+                if let Some(errand) = self.errands.get_mut(&key) {
+                    errand.fault = Some(Fault::Flow(why));
+                }
+                self.next_target(now, key);
+            }
         }
-        self.locator.mark_dead(now, target, None);
-        errand.fault = Some(Fault::Flow(why));
-        self.next_target(now, key);
     }
 
     /// RFC 3261 §18.1.1: where TCP is refused the request goes by UDP, however long it is.
-    fn by_udp_after_all(&mut self, now: Instant, key: u64, target: Target, ready: Option<Box<Request>>) {
+    fn by_udp_after_all(&mut self, now: Instant, key: u64, target: Target, request: Option<Box<Request>>) {
         self.without_tcp.retain(|_, until| *until > now);
         if self.without_tcp.len() < WITHOUT_TCP {
             self.without_tcp.insert(target.remote, now + WITHOUT_TCP_FOR);
         }
-        self.open(now, key, target.clone(), ready, Some(target));
+        self.open(now, key, Trip { target: target.clone(), request, instead_of: Some(target) });
     }
 
-    pub(super) fn out_of_patience(&mut self, now: Instant, key: u64) {
+    pub(super) fn out_of_patience(&mut self, now: Instant, at: Instant, key: u64) {
         let Some(errand) = self.errands.get_mut(&key) else { return };
-        let Stage::Opening { target, ready, instead_of } = &mut errand.stage else { return };
-        if target.transport == Transport::Udp {
+        if !matches!(errand.stage, Stage::Opening { until: Some(until), .. } if until == at) {
             return;
         }
-        let Some(target) = instead_of.take() else { return };
-        let ready = ready.take();
-        errand.stage = Stage::Locating;
-        self.by_udp_after_all(now, key, target, ready);
+        if let Stage::Opening { trip, .. } = std::mem::replace(&mut errand.stage, Stage::Locating)
+            && let Some(udp) = trip.instead_of
+        {
+            self.by_udp_after_all(now, key, udp, trip.request);
+        }
     }
 }
 
@@ -461,12 +469,13 @@ impl Carrier {
         {
             self.vault.answered(sent, &response);
         }
-        if let Some(errand) = self.errands.get_mut(&key) {
-            if response.status.is_success() && errand.is_invite() {
-                errand.stage = Stage::Answered { client: asking.client, target: asking.target };
-                errand.request = None;
-                return self.pass(key, response, origin);
-            }
+        if let Some(errand) = self.errands.get_mut(&key)
+            && response.status.is_success()
+            && errand.is_invite()
+        {
+            errand.stage = Stage::Answered { client: asking.client, target: asking.target };
+            errand.request = None;
+            return self.pass(key, response, origin);
         }
         self.clients.remove(&asking.client);
         let news = self.note_binding(now, key, &asking, &response);
@@ -575,8 +584,8 @@ impl Carrier {
     }
 
     pub(super) fn flow_down(&mut self, now: Instant, flow: FlowId, why: &FlowFault) {
-        for key in self.opening.remove(&flow).unwrap_or_default() {
-            self.not_opened(now, key, why.clone());
+        for (key, trip) in self.waited_for(flow) {
+            self.not_opened(now, key, trip, why.clone());
         }
         let clients: Vec<ClientId> = self.transactions.on_flow(flow).collect();
         for client in clients {

@@ -9,6 +9,9 @@ use crate::wire::xml::Text;
 
 type Result<T, E = BadSdp> = std::result::Result<T, E>;
 
+/// White space of SDP.
+const SPACE: [char; 2] = [' ', '\t'];
+
 /// Static payload types that need no `a=rtpmap`, RFC 3551 §6: number, name, clock, channels.
 const STATIC: [(u8, &str, u32, u8); 11] = [
     (0, "PCMU", 8000, 1),
@@ -51,7 +54,7 @@ impl SessionDescription {
             }
             if !line.is_empty() {
                 let (letter, value) = line.split_once('=').ok_or(BadSdp::Line)?;
-                reading.line(letter, value.trim_end())?;
+                reading.line(letter, value.trim_end_matches(SPACE))?;
             }
         }
         reading.finish()
@@ -96,7 +99,7 @@ impl Reading {
             }
             "t" if self.media.is_empty() => {
                 let times =
-                    value.split_once(' ').and_then(|(from, to)| Some((from.parse().ok()?, to.trim().parse().ok()?)));
+                    value.split_once(' ').and_then(|(from, to)| Some((from.parse().ok()?, trim(to).parse().ok()?)));
                 self.timing.get_or_insert(times.ok_or(BadSdp::Value("t="))?);
             }
             "c" => {
@@ -105,7 +108,8 @@ impl Reading {
                 self.level().connection.get_or_insert(host);
             }
             "b" => {
-                let bandwidth = value.split_once(':').and_then(|(kind, n)| Some((kind.into(), n.trim().parse().ok()?)));
+                let bandwidth = value.split_once(':').filter(|(kind, _)| is_word(kind));
+                let bandwidth = bandwidth.and_then(|(kind, n)| Some((kind.into(), trim(n).parse().ok()?)));
                 keep(&mut self.level().bandwidth, bandwidth);
             }
             "m" => {
@@ -117,10 +121,11 @@ impl Reading {
             }
             "a" => {
                 let (name, value) = match value.split_once(':') {
-                    Some((name, value)) => (name, Some(value.trim())),
-                    None => (value.trim(), None),
+                    Some((name, value)) => (name, Some(trim(value))),
+                    None => (value, None),
                 };
-                return self.attribute(name, value);
+                // What has no name says nothing.
+                return if is_word(name) { self.attribute(name, value) } else { Ok(()) };
             }
             // Titles, addresses of people, repetitions, time zones, keys (obsolete): no call needs them. A second `o=`,
             // or one of the session's lines below `m=`, is out of its place and counts for nothing either.
@@ -184,12 +189,27 @@ impl Reading {
 }
 
 fn words(value: &str) -> impl Iterator<Item = &str> {
-    value.split([' ', '\t']).filter(|w| !w.is_empty())
+    value.split(SPACE).filter(|w| !w.is_empty())
+}
+
+fn trim(text: &str) -> &str {
+    text.trim_matches(SPACE)
+}
+
+/// The first word, and the rest.
+fn word(text: &str) -> Option<(&str, &str)> {
+    let text = trim(text);
+    let (word, rest) = text.split_once(SPACE).unwrap_or((text, ""));
+    (!word.is_empty()).then(|| (word, trim(rest)))
+}
+
+fn is_word(text: &str) -> bool {
+    !text.is_empty() && !text.contains(SPACE)
 }
 
 /// Some write `20.0`.
 fn milliseconds(value: &str) -> Option<u32> {
-    value.split('.').next()?.trim().parse().ok().filter(|ms| *ms > 0)
+    trim(value.split('.').next()?).parse().ok().filter(|ms| *ms > 0)
 }
 
 fn origin(value: &str) -> Option<Origin> {
@@ -217,6 +237,9 @@ fn connection(value: &str) -> Option<Host> {
     address(&mut words(value))
 }
 
+/// Stands where a line names no format, which the grammar forbids and refusals of some peers do.
+pub(super) const NO_FORMAT: &str = "-";
+
 fn media(value: &str) -> Option<MediaDescription> {
     let mut words = words(value);
     let media = words.next()?;
@@ -225,14 +248,16 @@ fn media(value: &str) -> Option<MediaDescription> {
     let proto = Proto::parse(words.next()?);
     let mut media = MediaDescription::rtp(media, port, proto, Vec::new());
     if media.proto.is_rtp() {
-        for id in words.filter_map(|w| w.parse::<u8>().ok()).filter(|id| *id < 128) {
-            // A number that is repeated has one meaning.
-            if !media.payload_types.iter().any(|p| p.id == id) {
-                media.payload_types.push(unnamed(id));
+        for format in words.filter(|f| *f != NO_FORMAT) {
+            match format.parse::<u8>() {
+                // A number that is repeated has one meaning.
+                Ok(id) if media.payload_types.iter().any(|p| p.id == id) => {}
+                Ok(id) if id < 128 => media.payload_types.push(unnamed(id)),
+                Ok(_) | Err(_) => keep(&mut media.formats, Some(format.into())),
             }
         }
     } else {
-        media.formats = words.take(caps::PARTS).map(Text::from).collect();
+        media.formats = words.filter(|f| *f != NO_FORMAT).take(caps::PARTS).map(Text::from).collect();
     }
     Some(media)
 }
@@ -257,8 +282,8 @@ fn level_attribute(level: &mut Level, name: &str, value: Option<&str>) -> Result
             let setup = Setup::parse(&value.to_ascii_lowercase());
             level.setup = Some(setup.ok_or(BadSdp::Value("setup"))?);
         }
-        ("ice-ufrag", Some(value)) if !value.is_empty() => level.ice.ufrag = Some(value.into()),
-        ("ice-pwd", Some(value)) if !value.is_empty() => level.ice.pwd = Some(value.into()),
+        ("ice-ufrag", Some(value)) if is_word(value) => level.ice.ufrag = Some(value.into()),
+        ("ice-pwd", Some(value)) if is_word(value) => level.ice.pwd = Some(value.into()),
         ("ice-options", Some(value)) => {
             words(value).for_each(|option| keep(&mut level.ice.options, Some(option.into())));
         }
@@ -281,7 +306,7 @@ fn media_attribute(media: &mut MediaDescription, name: &str, value: Option<&str>
     match (name, value) {
         ("rtcp-mux", None) => media.rtcp.mux = true,
         ("rtcp-rsize", None) => media.rtcp.reduced_size = true,
-        ("mid", Some(value)) if !value.is_empty() => media.mid = Some(value.into()),
+        ("mid", Some(value)) if is_word(value) => media.mid = Some(value.into()),
         ("rtpmap", Some(value)) if media.proto.is_rtp() => return rtpmap(media, value).is_some(),
         ("fmtp", Some(value)) if media.proto.is_rtp() => return fmtp(media, value).is_some(),
         ("rtcp-fb", Some(value)) if media.proto.is_rtp() => return feedback(media, value).is_some(),
@@ -319,17 +344,17 @@ fn media_attribute(media: &mut MediaDescription, name: &str, value: Option<&str>
 
 /// The payload type that a value begins with, and the rest of the value.
 fn of_payload_type<'m, 'v>(media: &'m mut MediaDescription, value: &'v str) -> Option<(&'m mut PayloadType, &'v str)> {
-    let (id, rest) = value.split_once([' ', '\t'])?;
+    let (id, rest) = word(value)?;
     let id: u8 = id.parse().ok()?;
-    Some((media.payload_types.iter_mut().find(|p| p.id == id)?, rest.trim()))
+    Some((media.payload_types.iter_mut().find(|p| p.id == id)?, rest))
 }
 
 fn rtpmap(media: &mut MediaDescription, value: &str) -> Option<()> {
     let (payload_type, encoding) = of_payload_type(media, value)?;
     let mut parts = encoding.split('/');
-    let name = parts.next().filter(|name| !name.is_empty())?;
-    let clock = parts.next()?.trim().parse().ok()?;
-    payload_type.channels = parts.next().and_then(|c| c.trim().parse().ok()).unwrap_or(1).max(1);
+    let name = parts.next().filter(|name| is_word(name))?;
+    let clock = trim(parts.next()?).parse().ok()?;
+    payload_type.channels = parts.next().and_then(|c| trim(c).parse().ok()).unwrap_or(1).max(1);
     payload_type.name = name.into();
     payload_type.clock_rate_hz = Some(clock);
     Some(())
@@ -337,10 +362,10 @@ fn rtpmap(media: &mut MediaDescription, value: &str) -> Option<()> {
 
 fn fmtp(media: &mut MediaDescription, value: &str) -> Option<()> {
     let (payload_type, parameters) = of_payload_type(media, value)?;
-    for parameter in parameters.split(';').map(str::trim).filter(|p| !p.is_empty()) {
+    for parameter in parameters.split(';').map(trim).filter(|p| !p.is_empty()) {
         let parameter = match parameter.split_once('=') {
-            Some((name, value)) if !name.trim().is_empty() => {
-                Parameter { name: name.trim().into(), value: Some(value.trim().into()) }
+            Some((name, value)) if !trim(name).is_empty() => {
+                Parameter { name: trim(name).into(), value: Some(trim(value).into()) }
             }
             // `0-15` of telephone-event.
             Some(_) | None => Parameter { name: Text::default(), value: Some(parameter.into()) },
@@ -351,67 +376,68 @@ fn fmtp(media: &mut MediaDescription, value: &str) -> Option<()> {
 }
 
 fn feedback(media: &mut MediaDescription, value: &str) -> Option<()> {
-    let (list, trr_int) = match value.strip_prefix("* ") {
-        Some(_) => (&mut media.rtcp.feedback, &mut media.rtcp.trr_int_ms),
-        None => {
+    let (of, rest) = word(value)?;
+    let (list, trr_int) = match of {
+        "*" => (&mut media.rtcp.feedback, &mut media.rtcp.trr_int_ms),
+        _ => {
             let (payload_type, _) = of_payload_type(media, value)?;
             (&mut payload_type.rtcp_fb, &mut payload_type.rtcp_fb_trr_int_ms)
         }
     };
-    let (_, rest) = value.split_once(' ')?;
-    let (kind, subtype) = match rest.trim().split_once(' ') {
-        Some((kind, subtype)) => (kind, Some(subtype.trim())),
-        None => (rest.trim(), None),
-    };
-    match (kind, subtype) {
-        ("", _) => return None,
-        ("trr-int", Some(ms)) => *trr_int = Some(ms.parse().ok()?),
-        (kind, subtype) => keep(list, Some(RtcpFb { kind: kind.into(), subtype: subtype.map(Text::from) })),
+    match word(rest)? {
+        ("trr-int", ms) => *trr_int = Some(ms.parse().ok()?),
+        (kind, subtype) => {
+            let subtype = Some(subtype).filter(|s| !s.is_empty()).map(Text::from);
+            keep(list, Some(RtcpFb { kind: kind.into(), subtype }));
+        }
     }
     Some(())
 }
 
 /// `tag suite key-params [session-params]`, RFC 4568 §4.
 fn crypto(value: &str) -> Option<Crypto> {
-    let mut parts = value.splitn(4, ' ');
-    let mut part = || parts.next().map(str::trim).filter(|p| !p.is_empty()).map(Text::from);
-    let (tag, suite, key_params) = (part()?, part()?, part()?);
-    Some(Crypto { tag, suite, key_params, session_params: part() })
+    let (tag, rest) = word(value)?;
+    let (suite, rest) = word(rest)?;
+    let (key_params, rest) = word(rest)?;
+    let session_params = Some(rest).filter(|s| !s.is_empty()).map(Text::from);
+    Some(Crypto { tag: tag.into(), suite: suite.into(), key_params: key_params.into(), session_params })
 }
 
 fn extmap(value: &str) -> Option<ExtMap> {
     let mut words = words(value);
-    let (id, direction) = match words.next()?.split_once('/') {
+    let first = words.next()?;
+    let (id, direction) = match first.split_once('/') {
         Some((id, direction)) => (id, Some(Direction::parse(direction)?)),
-        None => (value.split([' ', '\t']).next()?, None),
+        None => (first, None),
     };
     Some(ExtMap { id: id.parse().ok()?, direction, uri: words.next()?.into() })
 }
 
 fn source(media: &mut MediaDescription, value: &str) {
-    let (id, attribute) = value.split_once(' ').unwrap_or((value, ""));
+    let Some((id, attribute)) = word(value) else { return };
     let Ok(ssrc) = id.parse() else { return };
     if !media.sources.iter().any(|s| s.ssrc == ssrc) {
         keep(&mut media.sources, Some(Source { ssrc, parameters: Vec::new() }));
     }
     let Some(source) = media.sources.iter_mut().find(|s| s.ssrc == ssrc) else { return };
-    let parameter = match attribute.trim().split_once(':') {
-        Some((name, value)) => Parameter { name: name.into(), value: Some(value.into()) },
-        None if attribute.trim().is_empty() => return,
-        None => Parameter { name: attribute.trim().into(), value: None },
+    let (name, value) = match attribute.split_once(':') {
+        Some((name, value)) => (name, Some(value.into())),
+        None => (attribute, None),
     };
-    keep(&mut source.parameters, Some(parameter));
+    if is_word(name) {
+        keep(&mut source.parameters, Some(Parameter { name: name.into(), value }));
+    }
 }
 
 /// `sha-256 AB:CD:…`, RFC 8122 §5.
 fn fingerprint(value: &str) -> Option<Fingerprint> {
-    let (hash, digest) = value.split_once([' ', '\t'])?;
+    let (hash, digest) = word(value)?;
     let byte = |hex: &str| {
         let fine = hex.len() == 2 && hex.bytes().all(|b| b.is_ascii_hexdigit());
         fine.then(|| u8::from_str_radix(hex, 16).ok())?
     };
     // SHA-512 has 64 bytes.
-    let value: Vec<u8> = digest.trim().split(':').take(65).map(byte).collect::<Option<_>>()?;
+    let value: Vec<u8> = digest.split(':').take(65).map(byte).collect::<Option<_>>()?;
     (value.len() <= 64).then(|| Fingerprint { hash: hash.to_ascii_lowercase().into(), value, setup: None })
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Every text goes through [`Line::text`] or [`Line::word`]: neither ends a line.
 
+use super::parse::NO_FORMAT;
 use super::{Attribute, ExtMap, Ice, Level, MediaDescription, SessionDescription};
 use crate::wire::candidate::{Candidate, CandidateAddr, Fingerprint, Hex};
 use crate::wire::description::{PayloadType, RtcpFb};
@@ -66,12 +67,12 @@ impl<'a> Line<'a> {
         self
     }
 
-    /// Text between spaces: white space and control characters become `_`, nothing becomes `-`.
+    /// Text between spaces: white space, line ends and NUL become `_`, nothing becomes `-`.
     fn word(self, text: &str) -> Self {
         if text.is_empty() {
             self.0.push('-');
         }
-        self.0.extend(text.chars().map(|c| if c.is_whitespace() || c.is_control() { '_' } else { c }));
+        self.0.extend(text.chars().map(|c| if matches!(c, ' ' | '\t' | '\r' | '\n' | '\0') { '_' } else { c }));
         self
     }
 
@@ -176,17 +177,15 @@ fn candidate(out: &mut String, candidate: &Candidate) {
 fn media_lines(out: &mut String, media: &MediaDescription) {
     let mut line =
         Line::new(out, "m=").word(&media.media).put(format_args!(" {} ", media.port)).word(media.proto.as_str());
-    if media.proto.is_rtp() {
-        for payload_type in &media.payload_types {
-            line = line.put(format_args!(" {}", payload_type.id));
-        }
-        // RFC 8866 §5.14: one at least.
-        if media.payload_types.is_empty() {
-            line = line.text(" 0");
-        }
+    for payload_type in &media.payload_types {
+        line = line.put(format_args!(" {}", payload_type.id));
     }
-    for format in media.formats.iter().filter(|_| !media.proto.is_rtp()) {
+    for format in &media.formats {
         line = line.text(" ").word(format);
+    }
+    // RFC 8866 §5.14: one at least.
+    if media.payload_types.is_empty() && media.formats.is_empty() {
+        line = line.text(" ").text(NO_FORMAT);
     }
     drop(line);
     above_time(out, &media.level);

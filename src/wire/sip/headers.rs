@@ -191,9 +191,8 @@ impl Headers {
     /// The first header of this name that has no type of its own.
     #[must_use]
     pub fn other(&self, name: &str) -> Option<&str> {
-        self.rest.iter().find_map(|h| match h {
-            Header::Other(other, value) if other.is(name) => Some(value.as_str()),
-            _ => None,
+        self.rest.iter().find_map(|h| {
+            if let Header::Other(other, value) = h { other.is(name).then(|| value.as_str()) } else { None }
         })
     }
 

@@ -203,7 +203,8 @@ impl Collected {
         if *left == 0 {
             return Err(Flaw::TooLarge);
         }
-        if matters {
+        // As text its control characters are spaces, with which it could be of the grammar after all.
+        if matters || line.value.chars().any(|c| c.is_control() && c != '\t') {
             return Err(Flaw::Header(name.as_str()));
         }
         self.rest.truncate(before);
@@ -224,7 +225,11 @@ impl Collected {
             Name::To => self.to = Some(values::one_name_addr(value)?),
             Name::CallId => self.call_id = Some(values::call_id(value)?),
             Name::CSeq => self.cseq = Some(values::cseq(value)?),
-            Name::ContentLength => self.content_length = Some(values::content_length(value)?),
+            // Not counted: it is written whether it was there or not.
+            Name::ContentLength => {
+                self.content_length = Some(values::content_length(value)?);
+                return Some(());
+            }
             Name::PAssertedIdentity => {
                 let mut all = Vec::new();
                 values::name_addrs(value, left, &mut all)?;
@@ -447,18 +452,16 @@ fn salvage(head: &str, flaw: Flaw) -> Option<Salvage> {
     let mut left = sip_wire::HEADERS;
     for _ in 0..sip_wire::HEADERS {
         let mut lines = Lines(rest);
-        let header = lines.header();
-        rest = match header {
+        match lines.header() {
             Ok(None) => break,
-            Ok(Some(line)) => {
-                salvage.keep(&line, &mut left);
-                lines.0
-            }
-            // The line is passed over.
-            Err(_) => match rest.split_once('\n') {
-                Some((_, rest)) => rest,
-                None => break,
-            },
+            Ok(Some(line)) => salvage.keep(&line, &mut left),
+            Err(_) => {}
+        }
+        // A line that cannot be read is passed over, with the continuations of it that could: none is looked at again.
+        rest = match rest.split_once('\n') {
+            Some((_, next)) if lines.0.len() == rest.len() => next,
+            Some(_) => lines.0,
+            None => break,
         };
     }
     (!salvage.via.is_empty()).then_some(salvage)

@@ -27,9 +27,9 @@ fn param_value(c: &mut Cursor<'_>) -> Option<Option<CompactString>> {
     if c.at(b'"') {
         return c.quoted().map(Some);
     }
+    // Nothing behind `=` is not of the grammar, and sent: `;rport=`.
     let value = c.until(ends_param);
-    let plain = !value.is_empty() && !value.bytes().any(|b| b.is_ascii_control());
-    plain.then(|| Some(value.into()))
+    (!value.bytes().any(|b| b.is_ascii_control())).then(|| Some(value.into()))
 }
 
 /// `*( SEMI generic-param )`
@@ -56,6 +56,11 @@ fn comma_params(c: &mut Cursor<'_>) -> Option<Params> {
         params.push(name, Some(value))?;
         if c.separator(b',').is_none() {
             return c.done().then_some(params);
+        }
+        // RFC 9110 §5.6.1: empty elements of a list count for nothing.
+        while c.separator(b',').is_some() {}
+        if c.done() {
+            return Some(params);
         }
     }
 }
@@ -177,7 +182,7 @@ fn via_param(via: &mut Via, name: &str, value: Option<&str>) -> Option<()> {
     match (name, value) {
         ("branch", Some(branch)) if via.branch.is_none() => via.branch = Some(branch.into()),
         // RFC 3581 §3.
-        ("rport", None) if via.rport.is_none() => via.rport = Some(None),
+        ("rport", None | Some("")) if via.rport.is_none() => via.rport = Some(None),
         ("rport", Some(port)) if via.rport.is_none() && port.bytes().all(|b| b.is_ascii_digit()) => {
             via.rport = Some(Some(port.parse().ok()?));
         }
@@ -311,14 +316,14 @@ pub(super) fn session_expires(value: &str) -> Option<SessionExpires> {
 /// Tokens between commas; an empty value is an empty list.
 pub(super) fn list<T>(value: &str, make: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
     let mut all = Vec::new();
-    if value.is_empty() {
-        return Some(all);
-    }
-    for item in value.split(',') {
+    for item in value.split(',').map(|item| item.trim_matches([' ', '\t'])) {
         if all.len() >= sip_wire::PARAMS {
             return None;
         }
-        all.push(make(item.trim_matches([' ', '\t']))?);
+        // `100rel, replaces,` is sent; what stands there counts.
+        if !item.is_empty() {
+            all.push(make(item)?);
+        }
     }
     Some(all)
 }
