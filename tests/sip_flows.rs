@@ -1,5 +1,5 @@
 //! Connections of SIP in virtual time: reuse, framing, keep-alives, death, floods.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
 
 use offhook::config::SipFlowLimits;
 use offhook::sip::exchange::{FlowId, Transport};
@@ -123,12 +123,15 @@ impl World {
     }
 }
 
-fn sent(outputs: &[SipOutput]) -> Vec<&[u8]> {
-    let bytes = |output| match output {
-        &SipOutput::Send { ref bytes, .. } => Some(bytes.as_slice()),
+fn bytes_of(output: &SipOutput) -> Option<&[u8]> {
+    match output {
+        SipOutput::Send { bytes, .. } => Some(bytes.as_slice()),
         SipOutput::Open { .. } | SipOutput::Listen { .. } | SipOutput::Close(_) | SipOutput::LookUp(_) => None,
-    };
-    outputs.iter().filter_map(bytes).collect()
+    }
+}
+
+fn sent(outputs: &[SipOutput]) -> Vec<&[u8]> {
+    outputs.iter().filter_map(bytes_of).collect()
 }
 
 #[test]

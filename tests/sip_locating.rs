@@ -1,5 +1,5 @@
 //! Where a SIP request goes: RFC 3263 row by row, in virtual time.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
 
 use offhook::config::SipLocateLimits;
 use offhook::sip::exchange::Transport;
@@ -63,7 +63,7 @@ impl Zone {
 fn uri(text: &str) -> SipUri {
     match text.parse::<Uri>().unwrap() {
         Uri::Sip(uri) => *uri,
-        other => panic!("{other:?}"),
+        other @ (Uri::Tel(_) | Uri::Other(_)) => panic!("{other:?}"),
     }
 }
 

@@ -128,19 +128,19 @@ impl ServerCertVerifier for SipVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let by_uri = EndEntityCert::try_from(end_entity).map(|c| uri_domains(&c)).unwrap_or_default();
-        match server_name {
-            // RFC 5922 §7.1: with a SIP URI, DNS names do not count.
-            ServerName::DnsName(name) if !by_uri.is_empty() => {
-                let asked = name.as_ref().trim_end_matches('.').to_ascii_lowercase();
-                if by_uri.contains(&asked) {
-                    self.verify_chain(end_entity, intermediates, now)
-                } else {
-                    Err(CertificateError::NotValidForName.into())
-                }
-            }
-            // A wildcard counts, as certificates of hosted PBXs have them; RFC 5922 §7.2 would have it refused.
-            name => self.usual.verify_server_cert(end_entity, intermediates, name, ocsp, now),
+        // RFC 5922 §7.1: with a SIP URI, DNS names do not count.
+        if let ServerName::DnsName(name) = server_name
+            && !by_uri.is_empty()
+        {
+            let asked = name.as_ref().trim_end_matches('.').to_ascii_lowercase();
+            return if by_uri.contains(&asked) {
+                self.verify_chain(end_entity, intermediates, now)
+            } else {
+                Err(CertificateError::NotValidForName.into())
+            };
         }
+        // A wildcard counts, as certificates of hosted PBXs have them; RFC 5922 §7.2 would have it refused.
+        self.usual.verify_server_cert(end_entity, intermediates, server_name, ocsp, now)
     }
     fn verify_tls12_signature(&self, message: &[u8], cert: &CertificateDer<'_>, dss: &DigitallySignedStruct) -> Signed {
         self.usual.verify_tls12_signature(message, cert, dss)
