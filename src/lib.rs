@@ -155,6 +155,16 @@
 //!   spoken.
 //! - A file over ICE needs a DTLS fingerprint like sound does (`src/jingle/content.rs`).
 //!
+//! SIP:
+//! - Keep-alives of RFC 5626 go out on every stream of ours; silence ends a connection only where the server agreed to them,
+//!   or answered one before, as many never do. STUN is asked on the SIP port and not answered there
+//!   (`src/sip/flow/keep_alive.rs`).
+//! - Names without a dot, `.local` and `.localhost` names have neither NAPTR nor SRV; questions for both go out together
+//!   (`src/sip/locate/plan.rs`). `transport=tls` and `transport=wss` are understood (`src/sip/locate.rs`).
+//! - Requests go back over a connection that the peer opened only for domains that his certificate proves, and never over
+//!   one without TLS (RFC 5923; `src/sip/flow/table.rs`).
+//! - A wildcard in a certificate counts, where RFC 5922 §7.2 refuses it: hosted PBXs have them (`src/io/sip/identity.rs`).
+//!
 //! In the layout:
 //! - A leg belongs to the endpoint's call, not to the Jingle content: with BUNDLE several contents share one leg. Jingle
 //!   stays signalling only.
