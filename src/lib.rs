@@ -1,4 +1,4 @@
-//! offhook: Jingle signalling and media sessions over XMPP.
+//! offhook: Jingle signalling and media sessions over XMPP, and a SIP telephone.
 //!
 //! # The map
 //! Imports go one way: a module uses only its own folder and rows with a smaller number (`tests/layers.rs`).
@@ -33,10 +33,16 @@
 //!   over a data channel         disk ◀─ io/disk ─▶ endpoint/carrying ◀─▶ transport/data_channel ◀─▶ transport/leg
 //!   in stanzas                  disk ◀─ io/disk ─▶ endpoint/carrying ◀─▶ transport/ibb ◀─▶ xmpp/stream
 //! and file.rs knows its sizes, ranges, hashes and name whichever way it is.
+//!
+//! A SIP account has the same calls, legs and sound; only the words differ:
+//!   bytes ▶ sip/flow (sockets, streams, keep-alives) ▶ wire/sip ▶ sip/transaction ▶ sip/carrier (next hop, log-in, fail-over)
+//!         ▶ sip/policy (one gate for strangers) ▶ sip/sessions, sip/register, sip/event, sip/message  (all: sip/agent)
+//!         ▶ endpoint/telephone, which joins a session and its leg; wire/sdp is what both sides offer and answer.
 //! ```
 //!
 //! Where to look first: a call of an application begins in `src/client.rs`, is carried by `src/io/driver.rs`, and happens
-//! in `src/endpoint/calls.rs`; a file the same way in `src/endpoint/transfers.rs`. What the network may and may not do to it stands in `src/jingle/actions.rs` (signalling),
+//! in `src/endpoint/calls.rs`, over SIP in `src/endpoint/telephone.rs`; a file the same way in `src/endpoint/transfers.rs`.
+//! What the network may and may not do to it stands in `src/jingle/actions.rs` and `src/sip/policy.rs` (signalling),
 //! `src/transport/leg.rs` (datagrams) and `src/config.rs` (caps).
 //!
 //! # The run loop
