@@ -22,6 +22,7 @@ use super::locate::{Locator, Target};
 use super::transaction::{ClientId, Counts, TransactionOutput, Transactions};
 use crate::config::{SipFlowLimits, SipLimits, SipLocateLimits, SipTimers};
 use crate::wire::sip::{CallId, SipText, SipUri, Tag};
+use incoming::Parked;
 use outgoing::Errand;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
@@ -80,7 +81,16 @@ pub struct Carrier {
     locator: Locator,
     vault: Vault,
     transactions: Transactions,
-    listeners: BTreeSet<FlowId>,
+    work: Work,
+    ways: Ways,
+    heard: VecDeque<Heard>,
+}
+
+/// The requests of ours that are under way.
+#[derive(Debug, Default)]
+struct Work {
+    /// Last number given.
+    last: u64,
     /// By a number of ours, which is also the key of its look-up.
     errands: BTreeMap<u64, Errand>,
     names: BTreeMap<RequestId, u64>,
@@ -91,6 +101,19 @@ pub struct Carrier {
     patience: BTreeSet<(Instant, u64)>,
     without_tcp: BTreeMap<SocketAddr, Instant>,
     dialogs: BTreeMap<DialogKey, LiveDialog>,
+}
+
+impl Work {
+    fn number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+}
+
+/// What is known of flows and of the addresses on both their ends.
+#[derive(Debug, Default)]
+struct Ways {
+    listeners: BTreeSet<FlowId>,
     /// Our addresses as others see them.
     public: BTreeMap<FlowId, SocketAddr>,
     /// Connections of peers, by the address that they came from.
@@ -98,8 +121,8 @@ pub struct Carrier {
     /// Names that the connections of ours proved, by where they lead.
     proved: BTreeMap<(Transport, SocketAddr), String>,
     watched: BTreeMap<Owner, Watch>,
-    next: u64,
-    heard: VecDeque<Heard>,
+    /// Answers that wait for our address.
+    parked: BTreeMap<FlowId, Vec<Parked>>,
 }
 
 /// One side of a dialog, or a lone request.
@@ -147,19 +170,8 @@ impl Carrier {
             locator,
             vault,
             transactions,
-            listeners,
-            errands: BTreeMap::new(),
-            names: BTreeMap::new(),
-            clients: BTreeMap::new(),
-            opening: BTreeMap::new(),
-            patience: BTreeSet::new(),
-            without_tcp: BTreeMap::new(),
-            dialogs: BTreeMap::new(),
-            public: BTreeMap::new(),
-            accepted: BTreeMap::new(),
-            proved: BTreeMap::new(),
-            watched: BTreeMap::new(),
-            next: 0,
+            work: Work::default(),
+            ways: Ways { listeners, ..Ways::default() },
             heard: VecDeque::new(),
         }
     }
@@ -194,8 +206,8 @@ impl Carrier {
         self.flows.handle_timeout(now);
         self.locator.handle_timeout(now);
         self.transactions.handle_timeout(now);
-        while let Some((at, key)) = self.patience.first().copied().filter(|(at, _)| *at <= now) {
-            self.patience.pop_first();
+        while let Some((at, key)) = self.work.patience.first().copied().filter(|(at, _)| *at <= now) {
+            self.work.patience.pop_first();
             self.out_of_patience(now, at, key);
         }
         self.pump(now);
@@ -216,7 +228,7 @@ impl Carrier {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let transactions = self.transactions.poll_timeout().map(|(at, _)| at);
-        let patience = self.patience.first().map(|(at, _)| *at);
+        let patience = self.work.patience.first().map(|(at, _)| *at);
         [transactions, patience, self.flows.poll_timeout(), self.locator.poll_timeout()].into_iter().flatten().min()
     }
 
@@ -235,7 +247,7 @@ impl Carrier {
     /// Requests of ours whose outcome is open, or whose 2xx may still be repeated.
     #[must_use]
     pub fn under_way(&self) -> usize {
-        self.errands.len()
+        self.work.errands.len()
     }
 
     /// Moves what one part says to the next one, until all are quiet.
@@ -279,12 +291,16 @@ impl Carrier {
 
     fn handle_flow(&mut self, now: Instant, event: FlowEvent) {
         match event {
-            FlowEvent::Open { flow, .. } => self.opened(now, flow),
+            FlowEvent::Open { flow, .. } => {
+                self.unpark(now, flow);
+                self.opened(now, flow);
+            }
             FlowEvent::Message { origin, message } => self.message(now, origin, *message),
             FlowEvent::Malformed { origin, why } => self.malformed(now, origin, *why),
             FlowEvent::Down { flow, why } => {
-                self.public.remove(&flow);
-                self.accepted.retain(|_, other| *other != flow);
+                self.ways.public.remove(&flow);
+                self.ways.accepted.retain(|_, other| *other != flow);
+                self.unpark(now, flow);
                 self.lost(flow);
                 self.flow_down(now, flow, &why);
             }
@@ -296,10 +312,10 @@ impl Carrier {
     fn advertised(&self, flow: FlowId) -> Option<(Transport, SocketAddr)> {
         let info = self.flows.state(flow)?;
         let local = info.local?;
-        let seen = self.public.get(&flow).copied().unwrap_or(local);
+        let seen = self.ways.public.get(&flow).copied().unwrap_or(local);
         if info.transport.is_reliable() && seen.ip() == local.ip() {
             // RFC 3261 §18.1.1: where we listen, connections of others are better made there.
-            let listening = self.listeners.iter().filter_map(|id| self.flows.state(*id));
+            let listening = self.ways.listeners.iter().filter_map(|id| self.flows.state(*id));
             let mut fitting = listening.filter(|it| it.transport == info.transport).filter_map(|it| it.local);
             if let Some(listener) = fitting.find(|at| at.ip().is_unspecified() || at.ip() == local.ip()) {
                 return Some((info.transport, SocketAddr::new(local.ip(), listener.port())));
@@ -314,11 +330,11 @@ impl Carrier {
         if public.port() == 0 || public.ip().is_unspecified() || public.ip().is_multicast() {
             return;
         }
-        if self.public.insert(flow, public) == Some(public) {
+        if self.ways.public.insert(flow, public) == Some(public) {
             return;
         }
         let Some((_, at)) = self.advertised(flow) else { return };
-        for (owner, watch) in &mut self.watched {
+        for (owner, watch) in &mut self.ways.watched {
             let wrong = watch.flow == flow && watch.told.is_some_and(|told| told != at);
             if wrong && watch.moved.is_none_or(|last| now.saturating_duration_since(last) >= MOVED_INTERVAL) {
                 watch.moved = Some(now);
@@ -329,7 +345,7 @@ impl Carrier {
 
     fn lost(&mut self, flow: FlowId) {
         let heard = &mut self.heard;
-        self.watched.retain(|owner, watch| {
+        self.ways.watched.retain(|owner, watch| {
             if watch.flow == flow {
                 heard.push_back(Heard::FlowChanged { owner: *owner, why: FlowChange::Lost });
             }
@@ -340,14 +356,9 @@ impl Carrier {
     /// The connection that a target is reached by: one of a peer if he is there, else one of ours.
     fn flow_for(&mut self, now: Instant, target: &Target) -> Result<FlowId, super::flow::FlowFault> {
         // RFC 5923 §5: the very connection that the address belongs to, such as that of a telephone behind a NAT.
-        if let Some(flow) = self.accepted.get(&(target.transport, target.remote)) {
+        if let Some(flow) = self.ways.accepted.get(&(target.transport, target.remote)) {
             return Ok(*flow);
         }
         self.flows.flow_to(now, target.transport, target.remote, &target.name)
-    }
-
-    fn number(&mut self) -> u64 {
-        self.next += 1;
-        self.next
     }
 }

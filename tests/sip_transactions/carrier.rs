@@ -602,3 +602,31 @@ fn a_failure_names_who_could_not_be_reached() {
     let heard = world.heard(alice);
     assert!(matches!(&heard[..], [Heard::Failed { why: Failure::Unreachable(_), .. }]), "{heard:?}");
 }
+
+#[test]
+fn who_listens_on_every_address_names_the_one_that_the_peer_sees() {
+    let mut world = World::new(1);
+    let alice = world.add("192.0.2.1", config());
+    let everywhere = CarrierConfig { listen: vec![(Transport::Udp, at("0.0.0.0:5060"))], ..config() };
+    let bob = world.add("192.0.2.2", everywhere);
+    world.until(1);
+    world.wish(alice, send(1, &lone(Method::Invite, "sip:bob@192.0.2.2", "c1", 1)));
+    world.until(100);
+    let (server, heard) = incoming(&mut world, bob);
+    for code in [180, 200] {
+        let mut response = Response::to(&heard, status(code));
+        response.headers.contact = vec![name(&format!("sip:bob@{LOCAL_HOST}"))];
+        world.wish(bob, Wish::Response { id: server, to_tag: Some(tag("bobs")), response: Box::new(response) });
+    }
+    world.until(200);
+    let contacts: Vec<_> = world
+        .heard(alice)
+        .into_iter()
+        .filter_map(|heard| match heard {
+            Heard::Response { response, .. } => Some((response.status.code(), host_port(&response.headers.contact[0]))),
+            _ => None,
+        })
+        .collect();
+    let here = (Host::new("192.0.2.2").unwrap(), Some(5060));
+    assert_eq!(contacts, [(180, here.clone()), (200, here)]);
+}

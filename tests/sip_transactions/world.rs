@@ -292,6 +292,9 @@ impl World {
         it.next_port += 1;
         let local = SocketAddr::new(it.ip, it.next_port);
         if transport == Transport::Udp {
+            // A socket that listens on every address is shared.
+            let shared = it.sockets.values().find(|(how, at)| *how == Transport::Udp && at.ip().is_unspecified());
+            let local = shared.map_or(local, |(_, at)| SocketAddr::new(it.ip, at.port()));
             it.sockets.insert(flow, (transport, local));
             return self.after(0, Event::Opened(node, flow, local));
         }
@@ -317,6 +320,8 @@ impl World {
 
     fn send(&mut self, node: usize, flow: FlowId, remote: SocketAddr, bytes: Vec<u8>) {
         let Some((transport, local)) = self.nodes[node].sockets.get(&flow).copied() else { return };
+        let ip = self.nodes[node].ip;
+        let local = if local.ip().is_unspecified() { SocketAddr::new(ip, local.port()) } else { local };
         let source = match self.nodes[node].nat.filter(|_| transport == Transport::Udp) {
             Some(ip) => SocketAddr::new(ip, local.port() + 1000),
             None => local,
@@ -339,6 +344,7 @@ impl World {
         }
         let receiver = self.nodes.iter().enumerate().find_map(|(index, it)| {
             let found = it.sockets.iter().find(|(_, (how, bound))| {
+                let bound = &if bound.ip().is_unspecified() { SocketAddr::new(it.ip, bound.port()) } else { *bound };
                 let seen = it.nat.map_or(*bound, |ip| SocketAddr::new(ip, bound.port() + 1000));
                 *how == Transport::Udp && seen == remote
             });

@@ -100,6 +100,11 @@ pub(super) fn place_request(request: &mut Request, transport: Transport, at: Soc
     }
 }
 
+/// True where a response has our address to be filled in.
+pub(super) fn wants_address(response: &Response) -> bool {
+    response.headers.contact.iter().any(|contact| contact.uri.as_sip().is_some_and(is_local))
+}
+
 /// The same in a response.
 pub(super) fn place_response(response: &mut Response, transport: Transport, at: SocketAddr) {
     place_all(&mut response.headers.contact, transport, at);

@@ -1,12 +1,23 @@
 //! Requests of peers and the way back of their answers. Read RFC 3261 §8.2, §18.2 and RFC 5923 before touching this file.
 
 use super::{Carrier, hop};
-use crate::sip::exchange::{Origin, ServerId, Transport};
+use crate::sip::exchange::{FlowId, Origin, ServerId, Transport};
 use crate::sip::transaction::Return;
 use crate::wire::sip::{Malformed, Message, Method, Request, Response, Status, Tag, Uri};
 use rand_core::RngCore;
 use std::net::SocketAddr;
 use std::time::Instant;
+
+/// Answers that wait for one flow: a few calls of one peer at once.
+const PARKED: usize = 64;
+
+/// An answer whose Contact waits for our address.
+#[derive(Debug)]
+pub(super) struct Parked {
+    id: ServerId,
+    to_tag: Option<Tag>,
+    response: Box<Response>,
+}
 
 impl Carrier {
     pub(super) fn message(&mut self, now: Instant, origin: Origin, message: Message) {
@@ -49,10 +60,37 @@ impl Carrier {
 
     pub(super) fn respond(&mut self, now: Instant, id: ServerId, to_tag: Option<Tag>, mut response: Box<Response>) {
         let Some(origin) = self.transactions.origin(id) else { return };
-        if let Some((transport, at)) = self.advertised(origin.flow) {
-            hop::place_response(&mut response, transport, at);
+        if !hop::wants_address(&response) {
+            return self.transactions.respond(now, id, to_tag, response);
         }
+        let Some((transport, mut at)) = self.advertised(origin.flow) else { return };
+        if at.ip().is_unspecified() {
+            // A socket that listens on every address does not know which of them the peer sees: the flow to him does.
+            match self.flows.flow_to(now, transport, origin.source, "").map(|flow| (flow, self.advertised(flow))) {
+                Ok((_, Some((_, known)))) => at = known,
+                Ok((flow, None)) => return self.park(flow, Parked { id, to_tag, response }),
+                Err(_) => {}
+            }
+        }
+        hop::place_response(&mut response, transport, at);
         self.transactions.respond(now, id, to_tag, response);
+    }
+
+    fn park(&mut self, flow: FlowId, answer: Parked) {
+        let waiting = self.ways.parked.entry(flow).or_default();
+        if waiting.len() < PARKED {
+            waiting.push(answer);
+        }
+    }
+
+    /// A flow is open, or never will be: what waited for its address is answered.
+    pub(super) fn unpark(&mut self, now: Instant, flow: FlowId) {
+        for Parked { id, to_tag, mut response } in self.ways.parked.remove(&flow).unwrap_or_default() {
+            if let Some((transport, at)) = self.advertised(flow) {
+                hop::place_response(&mut response, transport, at);
+            }
+            self.transactions.respond(now, id, to_tag, response);
+        }
     }
 
     /// RFC 3261 §18.2.2: on the connection that the request came by; where that is gone, on another one to the same host.
@@ -69,11 +107,11 @@ impl Carrier {
 
     /// Connections of peers are used for what goes to the address that they come from.
     fn remember(&mut self, origin: Origin) {
-        if !origin.transport.is_reliable() || self.accepted.contains_key(&(origin.transport, origin.source)) {
+        if !origin.transport.is_reliable() || self.ways.accepted.contains_key(&(origin.transport, origin.source)) {
             return;
         }
         if self.flows.state(origin.flow).is_some_and(|info| !info.outgoing) {
-            self.accepted.insert((origin.transport, origin.source), origin.flow);
+            self.ways.accepted.insert((origin.transport, origin.source), origin.flow);
         }
     }
 }

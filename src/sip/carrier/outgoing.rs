@@ -110,7 +110,7 @@ enum Fault {
 /// Wishes.
 impl Carrier {
     pub(super) fn request(&mut self, now: Instant, id: RequestId, mut request: Box<Request>) {
-        if self.errands.len() >= self.limits.outgoing || self.names.contains_key(&id) {
+        if self.work.errands.len() >= self.limits.outgoing || self.work.names.contains_key(&id) {
             self.heard.push_back(Heard::Failed { id, why: Failure::Full });
             return;
         }
@@ -121,30 +121,30 @@ impl Carrier {
                 return;
             }
         };
-        let key = self.number();
+        let key = self.work.number();
         let dialog = (request.headers.call_id.clone(), request.headers.from.tag());
-        let live = self.dialogs.entry(dialog.clone()).or_default();
+        let live = self.work.dialogs.entry(dialog.clone()).or_default();
         // RFC 3261 §22.2: a retry with credentials took the number that its owner thought was free.
         if !live.errands.is_empty() && request.headers.cseq.number <= live.cseq {
             request.headers.cseq.number = live.cseq.saturating_add(1);
         }
         live.cseq = live.cseq.max(request.headers.cseq.number);
         live.errands.insert(key);
-        self.names.insert(id, key);
+        self.work.names.insert(id, key);
         self.set_out(now, key, What::Request(id), Some(request), hop, Some(dialog));
     }
 
     /// The ACK of a 2xx: with the credentials of its INVITE (RFC 3261 §13.2.2.4), and to the same target where it has the
     /// same next hop. Nobody answers it.
     pub(super) fn acknowledge(&mut self, now: Instant, mut request: Box<Request>) {
-        if self.errands.len() >= self.limits.outgoing {
+        if self.work.errands.len() >= self.limits.outgoing {
             return;
         }
         let Ok(hop) = hop::next_hop(&mut request, self.outbound.as_ref()) else { return };
         let dialog = (request.headers.call_id.clone(), request.headers.from.tag());
         let mut target = None;
-        for key in self.dialogs.get(&dialog).into_iter().flat_map(|live| &live.errands) {
-            let Some(errand) = self.errands.get(key) else { continue };
+        for key in self.work.dialogs.get(&dialog).into_iter().flat_map(|live| &live.errands) {
+            let Some(errand) = self.work.errands.get(key) else { continue };
             let Stage::Answered { client, target: asked } = &errand.stage else { continue };
             let Some((invite, _)) = self.transactions.sent(*client) else { continue };
             if invite.headers.cseq.number != request.headers.cseq.number {
@@ -153,10 +153,10 @@ impl Carrier {
             request.headers.rest.extend(hop::credentials(invite).cloned());
             target = (errand.hop == hop).then(|| asked.clone());
         }
-        let key = self.number();
+        let key = self.work.number();
         match target {
             Some(target) => {
-                self.errands.insert(key, Errand::new(What::Ack, Some(request), hop, None));
+                self.work.errands.insert(key, Errand::new(What::Ack, Some(request), hop, None));
                 self.try_targets(now, key, VecDeque::from([target]));
             }
             None => self.set_out(now, key, What::Ack, Some(request), hop, None),
@@ -166,18 +166,18 @@ impl Carrier {
     pub(super) fn way(&mut self, now: Instant, id: RequestId, uri: SipUri) {
         let outbound = self.outbound.as_ref().and_then(Hop::of);
         let hop = match outbound.map_or_else(|| hop::hop_of(&Uri::Sip(Box::new(uri))), Ok) {
-            Ok(hop) if self.errands.len() < self.limits.outgoing && !self.names.contains_key(&id) => hop,
+            Ok(hop) if self.work.errands.len() < self.limits.outgoing && !self.work.names.contains_key(&id) => hop,
             Ok(_) => return self.heard.push_back(Heard::Failed { id, why: Failure::Full }),
             Err(why) => return self.heard.push_back(Heard::Failed { id, why }),
         };
-        let key = self.number();
-        self.names.insert(id, key);
+        let key = self.work.number();
+        self.work.names.insert(id, key);
         self.set_out(now, key, What::Way(id), None, hop, None);
     }
 
     pub(super) fn give_up(&mut self, now: Instant, id: RequestId, headers: Vec<Header>) {
-        let Some(key) = self.names.get(&id).copied() else { return };
-        let Some(errand) = self.errands.get_mut(&key) else { return };
+        let Some(key) = self.work.names.get(&id).copied() else { return };
+        let Some(errand) = self.work.errands.get_mut(&key) else { return };
         match &errand.stage {
             Stage::Locating | Stage::Opening { .. } => self.fail(key, Failure::Cancelled),
             // RFC 3261 §9.1: only an INVITE is cancelled, and not before a provisional response came.
@@ -192,7 +192,7 @@ impl Carrier {
     }
 
     fn send_cancel(&mut self, now: Instant, key: u64) {
-        let Some(errand) = self.errands.get_mut(&key) else { return };
+        let Some(errand) = self.work.errands.get_mut(&key) else { return };
         let Stage::Asking(Asking { client, provisional: true, .. }) = errand.stage else { return };
         if let Cancel::Wished(headers) = &mut errand.cancel {
             // Its outcome does not matter: the INVITE has its own, or times out.
@@ -215,7 +215,7 @@ impl Carrier {
     ) {
         let in_dialog = request.as_ref().is_some_and(|request| request.headers.to.tag().is_some());
         let connected = if in_dialog && hop::is_web(&hop) { self.web_connection(&hop) } else { None };
-        self.errands.insert(key, Errand::new(what, request, hop.clone(), dialog));
+        self.work.errands.insert(key, Errand::new(what, request, hop.clone(), dialog));
         match connected {
             Some(target) => self.try_targets(now, key, VecDeque::from([target])),
             None => self.locator.locate(now, key, &hop),
@@ -224,7 +224,7 @@ impl Carrier {
 
     /// RFC 7118 §5: the Contact of a WebSocket peer is not to be connected to; requests go by the connection that is there.
     fn web_connection(&self, hop: &Hop) -> Option<Target> {
-        let mut web = self.proved.iter().filter(|((transport, _), _)| match transport {
+        let mut web = self.ways.proved.iter().filter(|((transport, _), _)| match transport {
             Transport::Ws | Transport::Wss => true,
             Transport::Udp | Transport::Tcp | Transport::Tls => false,
         });
@@ -234,18 +234,18 @@ impl Carrier {
     }
 
     pub(super) fn located(&mut self, now: Instant, located: Located) {
-        if self.errands.get(&located.key).is_some_and(|errand| matches!(errand.stage, Stage::Locating)) {
+        if self.work.errands.get(&located.key).is_some_and(|errand| matches!(errand.stage, Stage::Locating)) {
             self.try_targets(now, located.key, located.targets.into());
         }
     }
 
     fn try_targets(&mut self, now: Instant, key: u64, mut targets: VecDeque<Target>) {
-        let Some(errand) = self.errands.get_mut(&key) else { return };
+        let Some(errand) = self.work.errands.get_mut(&key) else { return };
         targets.truncate(self.limits.targets);
         if let Host::Ip(_) = errand.hop.host {
             // A certificate proves a name, seldom an address: a connection that proved one for this address will do.
             for target in &mut targets {
-                if let Some(name) = self.proved.get(&(target.transport, target.remote)) {
+                if let Some(name) = self.ways.proved.get(&(target.transport, target.remote)) {
                     target.name.clone_from(name);
                 }
             }
@@ -256,7 +256,7 @@ impl Carrier {
 
     /// RFC 3263 §4.3: a new transaction with each target.
     fn next_target(&mut self, now: Instant, key: u64) {
-        let Some(errand) = self.errands.get_mut(&key) else { return };
+        let Some(errand) = self.work.errands.get_mut(&key) else { return };
         let Some(target) = errand.targets.pop_front() else { return self.out_of_targets(key) };
         let mut ready = errand.request.clone();
         if let (Some(request), What::Request(_)) = (&mut ready, errand.what) {
@@ -274,25 +274,25 @@ impl Carrier {
         if self.flows.state(flow).is_some_and(|info| info.local.is_some()) {
             return self.dispatch(now, key, trip, flow, false);
         }
-        let Some(errand) = self.errands.get_mut(&key) else { return };
+        let Some(errand) = self.work.errands.get_mut(&key) else { return };
         let hurried = trip.instead_of.is_some() && trip.target.transport != Transport::Udp;
         let until = hurried.then_some(now + self.timers.tcp);
-        self.patience.extend(until.map(|at| (at, key)));
+        self.work.patience.extend(until.map(|at| (at, key)));
         errand.stage = Stage::Opening { trip, flow, until };
-        self.opening.entry(flow).or_default().push(key);
+        self.work.opening.entry(flow).or_default().push(key);
     }
 
     /// The trips that waited for a flow.
     fn waited_for(&mut self, flow: FlowId) -> Vec<(u64, Trip)> {
         let mut trips = Vec::new();
-        for key in self.opening.remove(&flow).unwrap_or_default() {
-            let Some(errand) = self.errands.get_mut(&key) else { continue };
+        for key in self.work.opening.remove(&flow).unwrap_or_default() {
+            let Some(errand) = self.work.errands.get_mut(&key) else { continue };
             if !matches!(errand.stage, Stage::Opening { flow: awaited, .. } if awaited == flow) {
                 continue;
             }
             if let Stage::Opening { trip, until, .. } = std::mem::replace(&mut errand.stage, Stage::Locating) {
                 if let Some(at) = until {
-                    self.patience.remove(&(at, key));
+                    self.work.patience.remove(&(at, key));
                 }
                 trips.push((key, trip));
             }
@@ -304,9 +304,9 @@ impl Carrier {
         for (key, trip) in self.waited_for(flow) {
             let target = &trip.target;
             if !target.name.is_empty() {
-                self.proved.insert((target.transport, target.remote), target.name.clone());
-                if self.proved.len() > WATCHED {
-                    self.proved.pop_first();
+                self.ways.proved.insert((target.transport, target.remote), target.name.clone());
+                if self.ways.proved.len() > WATCHED {
+                    self.ways.proved.pop_first();
                 }
             }
             self.dispatch(now, key, trip, flow, true);
@@ -315,7 +315,7 @@ impl Carrier {
 
     /// Sends what is ready by a flow that is open.
     fn dispatch(&mut self, now: Instant, key: u64, trip: Trip, flow: FlowId, fresh: bool) {
-        let Some(errand) = self.errands.get(&key) else { return };
+        let Some(errand) = self.work.errands.get(&key) else { return };
         let what = errand.what;
         let Some((transport, at)) = self.flows.state(flow).and_then(|info| Some((info.transport, info.local?))) else {
             return;
@@ -338,7 +338,7 @@ impl Carrier {
         request.write(&mut bytes);
         // RFC 3261 §18.1.1: past 1300 bytes by TCP, unless there is none at that address.
         let long = transport == Transport::Udp && bytes.len() > self.limits.datagram_bytes && instead_of.is_none();
-        if long && self.without_tcp.get(&target.remote).is_none_or(|until| *until <= now) {
+        if long && self.work.without_tcp.get(&target.remote).is_none_or(|until| *until <= now) {
             request.headers.via.remove(0);
             self.unplace(key, &mut request);
             let by_tcp = target.over(Transport::Tcp);
@@ -349,10 +349,10 @@ impl Carrier {
             What::Request(_) => match self.transactions.begin(now, request, bytes, path) {
                 Ok(client) => {
                     let asking = Asking { client, target, flow, fresh, provisional: false, told };
-                    if let Some(errand) = self.errands.get_mut(&key) {
+                    if let Some(errand) = self.work.errands.get_mut(&key) {
                         errand.stage = Stage::Asking(asking);
                     }
-                    self.clients.insert(client, key);
+                    self.work.clients.insert(client, key);
                 }
                 Err(_) => self.fail(key, Failure::Full),
             },
@@ -367,7 +367,7 @@ impl Carrier {
 
     /// Our address is another one on another transport: the headers that have it are the owner's again.
     fn unplace(&self, key: u64, ready: &mut Request) {
-        if let Some(original) = self.errands.get(&key).and_then(|errand| errand.request.as_ref()) {
+        if let Some(original) = self.work.errands.get(&key).and_then(|errand| errand.request.as_ref()) {
             ready.headers.contact.clone_from(&original.headers.contact);
             ready.headers.from.clone_from(&original.headers.from);
         }
@@ -380,7 +380,7 @@ impl Carrier {
             }
             Trip { target, .. } => {
                 self.locator.mark_dead(now, &target, None);
-                if let Some(errand) = self.errands.get_mut(&key) {
+                if let Some(errand) = self.work.errands.get_mut(&key) {
                     errand.fault = Some(Fault::Flow(why));
                 }
                 self.next_target(now, key);
@@ -390,15 +390,15 @@ impl Carrier {
 
     /// RFC 3261 §18.1.1: where TCP is refused the request goes by UDP, however long it is.
     fn by_udp_after_all(&mut self, now: Instant, key: u64, target: Target, request: Option<Box<Request>>) {
-        self.without_tcp.retain(|_, until| *until > now);
-        if self.without_tcp.len() < WITHOUT_TCP {
-            self.without_tcp.insert(target.remote, now + WITHOUT_TCP_FOR);
+        self.work.without_tcp.retain(|_, until| *until > now);
+        if self.work.without_tcp.len() < WITHOUT_TCP {
+            self.work.without_tcp.insert(target.remote, now + WITHOUT_TCP_FOR);
         }
         self.open(now, key, Trip { target: target.clone(), request, instead_of: Some(target) });
     }
 
     pub(super) fn out_of_patience(&mut self, now: Instant, at: Instant, key: u64) {
-        let Some(errand) = self.errands.get_mut(&key) else { return };
+        let Some(errand) = self.work.errands.get_mut(&key) else { return };
         if !matches!(errand.stage, Stage::Opening { until: Some(until), .. } if until == at) {
             return;
         }
@@ -413,8 +413,8 @@ impl Carrier {
 /// The way back.
 impl Carrier {
     pub(super) fn answered(&mut self, now: Instant, client: ClientId, response: Box<Response>, origin: Origin) {
-        let Some(key) = self.clients.get(&client).copied() else { return };
-        let Some(errand) = self.errands.get_mut(&key) else { return };
+        let Some(key) = self.work.clients.get(&client).copied() else { return };
+        let Some(errand) = self.work.errands.get_mut(&key) else { return };
         match &mut errand.stage {
             Stage::Asking(asking) => {
                 let asking = asking.clone();
@@ -434,7 +434,7 @@ impl Carrier {
     }
 
     fn provisional(&mut self, now: Instant, key: u64, response: Box<Response>, origin: Origin) {
-        if let Some(Errand { stage: Stage::Asking(asking), .. }) = self.errands.get_mut(&key) {
+        if let Some(Errand { stage: Stage::Asking(asking), .. }) = self.work.errands.get_mut(&key) {
             asking.provisional = true;
         }
         if response.status.code() != 100 {
@@ -444,22 +444,22 @@ impl Carrier {
     }
 
     fn finally(&mut self, now: Instant, key: u64, asking: Asking, response: Box<Response>, origin: Origin) {
-        let Some(errand) = self.errands.get_mut(&key) else { return };
+        let Some(errand) = self.work.errands.get_mut(&key) else { return };
         let live = matches!(errand.cancel, Cancel::No);
         let code = response.status.code();
         if live && matches!(code, 401 | 407) && self.prove(key, &asking, &response) {
-            self.clients.remove(&asking.client);
-            if let Some(errand) = self.errands.get_mut(&key) {
+            self.work.clients.remove(&asking.client);
+            if let Some(errand) = self.work.errands.get_mut(&key) {
                 errand.targets.push_front(asking.target);
             }
             return self.next_target(now, key);
         }
         // RFC 3263 §4.3: 503 is as good as no answer, but not once somebody rings.
         if live && code == 503 && !asking.provisional {
-            self.clients.remove(&asking.client);
+            self.work.clients.remove(&asking.client);
             let pause = response.headers.retry_after().map(|seconds| Duration::from_secs(u64::from(seconds)));
             self.locator.mark_dead(now, &asking.target, pause);
-            if let Some(errand) = self.errands.get_mut(&key) {
+            if let Some(errand) = self.work.errands.get_mut(&key) {
                 errand.fault = Some(Fault::Busy(response, origin));
             }
             return self.next_target(now, key);
@@ -469,7 +469,7 @@ impl Carrier {
         {
             self.vault.answered(sent, &response);
         }
-        if let Some(errand) = self.errands.get_mut(&key)
+        if let Some(errand) = self.work.errands.get_mut(&key)
             && response.status.is_success()
             && errand.is_invite()
         {
@@ -477,7 +477,7 @@ impl Carrier {
             errand.request = None;
             return self.pass(key, response, origin);
         }
-        self.clients.remove(&asking.client);
+        self.work.clients.remove(&asking.client);
         let news = self.note_binding(now, key, &asking, &response);
         self.pass(key, response, origin);
         self.heard.extend(news);
@@ -486,7 +486,7 @@ impl Carrier {
 
     /// Takes a challenge: true if the request is to be sent again (RFC 3261 §22.2, §22.3).
     fn prove(&mut self, key: u64, asking: &Asking, response: &Response) -> bool {
-        let Some(errand) = self.errands.get_mut(&key) else { return false };
+        let Some(errand) = self.work.errands.get_mut(&key) else { return false };
         let Some(request) = errand.request.as_mut() else { return false };
         let Some((sent, _)) = self.transactions.sent(asking.client) else { return false };
         let number = sent.headers.cseq.number.saturating_add(1);
@@ -500,7 +500,7 @@ impl Carrier {
         }
         errand.challenges += 1;
         // RFC 3261 §22.2: "MUST increment the CSeq"; above whatever was sent in this dialog meanwhile.
-        let live = errand.dialog.as_ref().and_then(|dialog| self.dialogs.get_mut(dialog));
+        let live = errand.dialog.as_ref().and_then(|dialog| self.work.dialogs.get_mut(dialog));
         request.headers.cseq.number = match live {
             Some(live) => {
                 live.cseq = live.cseq.max(sent.headers.cseq.number).saturating_add(1);
@@ -514,7 +514,7 @@ impl Carrier {
     /// Remembers where a registration or subscription is known to be, and keeps that way open. What comes out is for its
     /// owner to hear after the response: that his address is another one than he told in the request.
     fn note_binding(&mut self, now: Instant, key: u64, asking: &Asking, response: &Response) -> Option<Heard> {
-        let errand = self.errands.get(&key)?;
+        let errand = self.work.errands.get(&key)?;
         let What::Request(RequestId { owner, .. }) = errand.what else { return None };
         let request = errand.request.as_deref()?;
         match owner {
@@ -523,7 +523,7 @@ impl Carrier {
         }
         match hop::binds(request) {
             Some(false) => {
-                self.watched.remove(&owner);
+                self.ways.watched.remove(&owner);
                 self.flows.keep(now, asking.flow, asking.target.remote, Keep::None);
                 return None;
             }
@@ -531,11 +531,11 @@ impl Carrier {
             None => {}
         }
         let told = asking.told.filter(|_| !request.headers.contact.is_empty());
-        if self.watched.len() >= WATCHED && !self.watched.contains_key(&owner) {
+        if self.ways.watched.len() >= WATCHED && !self.ways.watched.contains_key(&owner) {
             return None;
         }
         let seen = self.advertised(asking.flow).map(|(_, at)| at);
-        let watch = self.watched.entry(owner).or_insert(Watch { flow: asking.flow, told: None, moved: None });
+        let watch = self.ways.watched.entry(owner).or_insert(Watch { flow: asking.flow, told: None, moved: None });
         (watch.flow, watch.told) = (asking.flow, told);
         let recent = watch.moved.is_some_and(|last| now.saturating_duration_since(last) < MOVED_INTERVAL);
         if told.is_none() || told == seen || recent {
@@ -546,8 +546,8 @@ impl Carrier {
     }
 
     pub(super) fn timed_out(&mut self, now: Instant, client: ClientId) {
-        let Some(key) = self.clients.remove(&client) else { return };
-        let Some(errand) = self.errands.get_mut(&key) else { return };
+        let Some(key) = self.work.clients.remove(&client) else { return };
+        let Some(errand) = self.work.errands.get_mut(&key) else { return };
         let Stage::Asking(asking) = &errand.stage else { return };
         if !matches!(errand.cancel, Cancel::No) {
             return self.fail(key, Failure::Cancelled);
@@ -562,8 +562,8 @@ impl Carrier {
 
     /// It could not be sent, or its connection broke before the final answer.
     pub(super) fn unsent(&mut self, now: Instant, client: ClientId, why: FlowFault) {
-        let Some(key) = self.clients.remove(&client) else { return };
-        let Some(errand) = self.errands.get_mut(&key) else { return };
+        let Some(key) = self.work.clients.remove(&client) else { return };
+        let Some(errand) = self.work.errands.get_mut(&key) else { return };
         let Stage::Asking(asking) = &errand.stage else { return };
         let asking = asking.clone();
         if !matches!(errand.cancel, Cancel::No) {
@@ -596,14 +596,14 @@ impl Carrier {
     }
 
     pub(super) fn over(&mut self, client: ClientId) {
-        let Some(key) = self.clients.remove(&client) else { return };
-        if self.errands.get(&key).is_some_and(|errand| matches!(errand.stage, Stage::Answered { .. })) {
+        let Some(key) = self.work.clients.remove(&client) else { return };
+        if self.work.errands.get(&key).is_some_and(|errand| matches!(errand.stage, Stage::Answered { .. })) {
             self.forget(key);
         }
     }
 
     fn pass(&mut self, key: u64, mut response: Box<Response>, origin: Origin) {
-        let Some(errand) = self.errands.get(&key) else { return };
+        let Some(errand) = self.work.errands.get(&key) else { return };
         let What::Request(id) = errand.what else { return };
         if let Stage::Asking(Asking { told: Some(at), .. }) = &errand.stage
             && response.headers.cseq.method == Method::Register
@@ -615,7 +615,7 @@ impl Carrier {
     }
 
     fn out_of_targets(&mut self, key: u64) {
-        let Some(errand) = self.errands.get_mut(&key) else { return };
+        let Some(errand) = self.work.errands.get_mut(&key) else { return };
         match errand.fault.take() {
             Some(Fault::Busy(response, origin)) => {
                 self.pass(key, response, origin);
@@ -631,27 +631,27 @@ impl Carrier {
     }
 
     fn fail(&mut self, key: u64, why: Failure) {
-        if let Some(Errand { what: What::Request(id) | What::Way(id), .. }) = self.errands.get(&key) {
+        if let Some(Errand { what: What::Request(id) | What::Way(id), .. }) = self.work.errands.get(&key) {
             self.heard.push_back(Heard::Failed { id: *id, why });
         }
         self.forget(key);
     }
 
     fn forget(&mut self, key: u64) {
-        let Some(errand) = self.errands.remove(&key) else { return };
+        let Some(errand) = self.work.errands.remove(&key) else { return };
         if let What::Request(id) | What::Way(id) = errand.what {
-            self.names.remove(&id);
+            self.work.names.remove(&id);
         }
         match errand.stage {
             Stage::Locating => self.locator.cancel(key),
             Stage::Opening { .. } | Stage::Asking(_) | Stage::Answered { .. } => {}
         }
         if let Some(dialog) = errand.dialog
-            && let Some(live) = self.dialogs.get_mut(&dialog)
+            && let Some(live) = self.work.dialogs.get_mut(&dialog)
         {
             live.errands.remove(&key);
             if live.errands.is_empty() {
-                self.dialogs.remove(&dialog);
+                self.work.dialogs.remove(&dialog);
             }
         }
     }
