@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # files_peers.sh [MEBIBYTES [ROUNDS]]: the same file on loopback by plain TCP, `offhook send` → `offhook receive`, scp and
-# magic-wormhole, in turns, and the medians beside each other. What is not on this machine is left out and said so: scp wants
-# an sshd of its own (Debian package `openssh-server`), magic-wormhole comes from PyPI into the target folder. Everything
-# listens on 127.0.0.0/8 and ends with this script. Needs: prosody, lua-unbound, openssl, python3-venv.
+# magic-wormhole, in turns, and the medians beside each other; then 32 MiB of it in-band through Prosody while somebody else
+# pings there. What is not on this machine is left out and said so: scp wants an sshd of its own (Debian package
+# `openssh-server`; the system's service is not used), magic-wormhole comes from PyPI into the target folder. FILES_DIR says
+# where the files lie, a tmpfs perhaps. Everything listens on 127.0.0.0/8 and ends with this script. Needs: prosody,
+# lua-unbound, openssl, python3-venv.
 set -euo pipefail
 size=${1:-1024} rounds=${2:-3}
 here=$(cd "$(dirname "$0")/.." && pwd)
 target=${CARGO_TARGET_DIR:-$here/target}
-work=$(mktemp -d)
+work=$(mktemp -d ${FILES_DIR:+-p "$FILES_DIR"})
 pids=()
 end() {
   for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
@@ -33,7 +35,7 @@ openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 
   -addext subjectAltName=DNS:bench.test -addext basicConstraints=critical,CA:FALSE -keyout key.pem -out crt.pem 2>/dev/null
 data=$work/data/bench%2etest
 mkdir -p "$data/accounts" "$data/roster"
-for pair in a:b b:a; do
+for pair in a:b b:a c:c; do
   echo 'return { ["password"] = "secret"; };' >"$data/accounts/${pair%:*}.dat"
   echo "return { [\"${pair#*:}@bench.test\"] = { subscription = \"both\"; groups = {}; }; [false] = { version = 1; }; };" \
     >"$data/roster/${pair%:*}.dat"
@@ -87,7 +89,8 @@ PY
 }
 
 peaks=$work/peaks
-ours() { # signed in already on both sides would be unfair to nobody, so signing in counts
+ours() { # [FILE [WAY]]; signed in already on both sides would be unfair to nobody, so signing in counts
+  local file=${1:-file} way=${2:-auto}
   rm -rf in; mkdir in
   OFFHOOK_PASSWORD=secret XDG_CONFIG_HOME=$work/none XDG_STATE_HOME=$work/none "$offhook" receive --accept contacts --once \
     --dir in --account b@bench.test --server "$ip:5222" --ca-file crt.pem --lab --json >receive.json 2>receive.err &
@@ -98,7 +101,7 @@ ours() { # signed in already on both sides would be unfair to nobody, so signing
   done
   sleep 0.3
   OFFHOOK_PASSWORD=secret XDG_CONFIG_HOME=$work/none XDG_STATE_HOME=$work/none python3 - "$receiver" "$peaks" "$offhook" send \
-    b@bench.test file --account a@bench.test --server "$ip:5222" --ca-file crt.pem --lab --json <<'PY'
+    b@bench.test "$file" --transport "$way" --account a@bench.test --server "$ip:5222" --ca-file crt.pem --lab --json <<'PY'
 import json, re, subprocess, sys, threading, time
 receiver, peaks, command = sys.argv[1], sys.argv[2], sys.argv[3:]
 def peak(pid):
@@ -123,8 +126,53 @@ print(f"{done - begin:.3f} {done - moving:.3f}")
 print(*highest, file=open(peaks, "w"))
 PY
   wait "$receiver"
-  right in/file
+  [ "$file" != file ] || right in/file
 }
+
+inband() { # a file of 32 MiB, and the round trips of an account of its own beside it, with and without
+  head -c $((32 << 20)) file >small
+  python3 ping.py "$ip" quiet.pings & local ping=$!
+  sleep 4; kill "$ping"; wait "$ping" || true
+  python3 ping.py "$ip" busy.pings & ping=$!
+  ours small ibb >inband.times
+  kill "$ping"; wait "$ping" || true
+  cmp small in/small
+}
+cat >ping.py <<'PY'
+# Signs in as c@bench.test and pings the server every 20 ms until it is ended; milliseconds, one a line.
+import base64, re, signal, socket, ssl, sys, time
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+def talk(sock, text, until):
+    sock.sendall(text.encode())
+    got = b""
+    while not re.search(until.encode(), got):
+        more = sock.recv(65536)
+        if not more: sys.exit("ping.py: the server closed: " + got.decode())
+        got += more
+    return got
+head = "<stream:stream to='bench.test' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' version='1.0'>"
+sock = socket.create_connection((sys.argv[1], 5222))
+talk(sock, head, "</stream:features>")
+talk(sock, "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>", "<proceed")
+context = ssl.create_default_context(cafile="crt.pem")
+sock = context.wrap_socket(sock, server_hostname="bench.test")
+sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+talk(sock, head, "</stream:features>")
+plain = base64.b64encode(b"\0c\0secret").decode()
+talk(sock, f"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{plain}</auth>", "<success")
+talk(sock, head, "</stream:features>")
+talk(sock, "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>", "</iq>")
+took = []
+try:
+    while True:
+        start = time.monotonic()
+        n = len(took)
+        talk(sock, f"<iq type='get' to='bench.test' id='p{n}'><ping xmlns='urn:xmpp:ping'/></iq>", f"p{n}['\"]")
+        took.append((time.monotonic() - start) * 1000)
+        time.sleep(0.02)
+except KeyboardInterrupt:
+    print(*took, sep="\n", file=open(sys.argv[2], "w"))
+PY
 
 secure_copy() { rm -f got-scp; seconds scp -q -F none -P 2299 -i ssh/user -o UserKnownHostsFile=/dev/null \
   -o StrictHostKeyChecking=no "$ip:$work/file" got-scp; right got-scp; rm got-scp; }
@@ -178,6 +226,9 @@ for round in $(seq "$rounds"); do
   [ $wormhole_is = no ] || wormhole >>wormhole.times 2>>wormhole.err || { say "magic-wormhole fails: $(tail -1 wormhole.err)"; wormhole_is=no; }
   say "round $round of $rounds"
 done
+mv peaks peaks.kept
+inband
+mv peaks.kept peaks
 python3 - "$size" <<'PY'
 import os, statistics, sys
 size = int(sys.argv[1])
@@ -196,4 +247,10 @@ for name, title in titles.items():
         print(f"  {title:40} {times[name]:7.2f} s  {size * 1.048576 / times[name]:8.0f} MB/s  {times[name] / times['ours']:5.1f} x ours")
 sender, receiver = open("peaks").read().split()
 print(f"  peak memory: sender {int(sender) / 1024:.1f} MiB, receiver {int(receiver) / 1024:.1f} MiB")
+seconds = float(open("inband.times").read().split()[1])
+print(f"  in-band through Prosody: {32 * 1.048576 / seconds:.1f} MB/s, 32 MiB in {seconds:.1f} s; meanwhile a ping of another session")
+for name in ("quiet", "busy"):
+    pings = sorted(float(x) for x in open(name + ".pings"))
+    print(f"    {name}: {len(pings)} pings, median {statistics.median(pings):.1f} ms, "
+          f"99 % {pings[int(len(pings) * 0.99)]:.1f} ms, largest {pings[-1]:.1f} ms")
 PY
