@@ -247,9 +247,7 @@ impl Dispatcher {
     fn dispatch(&self, event: Event) {
         let (id, event) = match event {
             Event::Online { jid, .. } => return self.tell(ClientEvent::Online(jid.into())),
-            // Each refresh of a registration is told; only the first one is news.
-            Event::Registered { again: true, .. } => return,
-            Event::Registered { address, again: false } => return self.tell(ClientEvent::Online(address)),
+            Event::Registered { address } => return self.tell(ClientEvent::Online(address)),
             Event::PeerCertificate { sha256, pinned } => {
                 return self.tell(ClientEvent::PeerCertificate(sha256, pinned));
             }

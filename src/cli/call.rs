@@ -450,6 +450,18 @@ impl<'a> Talk<'a> {
                     }
                     None => return Err(Failure::new(Exit::Unreachable, "the client has ended")),
                 },
+                event = next_of(&mut self.next), if self.next.is_some() => match event {
+                    // The other side has sent us on: what we had with them is over.
+                    Some(CallEvent::Connected(facts)) => {
+                        if let Some(next) = self.next.take() {
+                            self.call = *next;
+                            (speaker, heard) = self.call.audio().await;
+                            self.report(CallEvent::Connected(facts));
+                        }
+                    }
+                    Some(CallEvent::Ended(_)) | None => self.next = None,
+                    Some(_) => {}
+                },
                 key = keys.next() => self.handle_key(key).await,
                 _ = second.tick(), if self.connected => self.report_stats().await,
                 _ = digit.tick(), if self.connected && !self.digits.is_empty() => {
@@ -642,6 +654,10 @@ impl<'a> Talk<'a> {
         };
         Err(Failure::new(exit, format!("{}{why}. {hint}", ended.sentence())))
     }
+}
+
+async fn next_of(next: &mut Option<Box<Call>>) -> Option<CallEvent> {
+    next.as_mut()?.next_event().await
 }
 
 pub(super) fn steady(period: Duration) -> Interval {

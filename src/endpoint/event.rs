@@ -265,12 +265,10 @@ pub enum Event {
         /// SASL mechanism that proved the account; `None` on a serverless stream, which has none.
         mechanism: Option<&'static str>,
     },
-    /// The registrar takes calls for us (SIP).
+    /// The registrar takes calls for us, for the first time (SIP); [`Event::Signalling`] tells when it is lost.
     Registered {
         /// Our address.
         address: Address,
-        /// For the first time, or again after it was lost.
-        again: bool,
     },
     /// TLS with the peer of a serverless stream is up.
     PeerCertificate {

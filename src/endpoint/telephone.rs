@@ -70,6 +70,7 @@ pub(super) struct Telephone {
     by_session: BTreeMap<SessionId, CallId>,
     /// Registered once: what comes after is a return.
     was_registered: bool,
+    registered: bool,
 }
 
 /// Where a SIP call stands.
@@ -180,6 +181,7 @@ impl Telephone {
             lines: BTreeMap::new(),
             by_session: BTreeMap::new(),
             was_registered: false,
+            registered: false,
         }
     }
 

@@ -94,27 +94,34 @@ impl Endpoint {
             }
             SipEvent::Registered { address, .. } => {
                 let Some(telephone) = &mut self.telephone else { return };
-                let again = std::mem::replace(&mut telephone.was_registered, true);
-                self.emit(Event::Registered { address: name_of(&address), again });
-                self.emit(Event::Signalling(Signalling::Up));
+                if !std::mem::replace(&mut telephone.was_registered, true) {
+                    self.emit(Event::Registered { address: name_of(&address) });
+                }
+                self.stands(true);
             }
             SipEvent::Unregistered { why, again, .. } => {
                 let was = self.telephone.as_ref().is_some_and(|telephone| telephone.was_registered);
                 match unregistered(&why) {
-                    refusal @ (Refusal::Authentication(_) | Refusal::Security(_)) if !was => {
+                    refusal @ (Refusal::Authentication(_) | Refusal::Security(_)) if !was || again.is_none() => {
                         self.emit(Event::Refused(refusal));
                     }
+                    Refusal::Authentication(_) | Refusal::Security(_) | Refusal::Server(_) if was => self.stands(false),
                     Refusal::Authentication(text) | Refusal::Security(text) | Refusal::Server(text) => {
-                        if was && again.is_some() {
-                            self.emit(Event::Signalling(Signalling::Reconnecting));
-                        } else {
-                            self.emit(Event::ConnectFailed(text));
-                        }
+                        self.emit(Event::ConnectFailed(text));
                     }
                 }
             }
+            SipEvent::Left => self.stands(false),
             // Text, lamps and presence are for other programs.
-            _ => {}
+            SipEvent::Message(_) | SipEvent::MessageSent { .. } | SipEvent::Options { .. } | SipEvent::Event(_) => {}
+        }
+    }
+
+    /// The registration stands, or does not any more; told when that changes.
+    fn stands(&mut self, on: bool) {
+        let Some(telephone) = &mut self.telephone else { return };
+        if std::mem::replace(&mut telephone.registered, on) != on {
+            self.emit(Event::Signalling(if on { Signalling::Up } else { Signalling::Reconnecting }));
         }
     }
 
@@ -209,9 +216,6 @@ impl Endpoint {
             SessionEvent::Transfer(step) => self.follow_transfer(now, id, &step),
             SessionEvent::Redirected { to } => tracing::info!(call = id.0, %to, "redirected"),
             SessionEvent::Ended(end) => self.end_line(now, id, &end),
-            // Events that are new below.
-            #[allow(unreachable_patterns, reason = "the enum may grow")]
-            _ => {}
         }
     }
 

@@ -97,10 +97,7 @@ impl Endpoint {
             EndedBy::Remote => Party::Remote,
             EndedBy::Local | EndedBy::Engine => Party::Local,
         };
-        let status = match &end.cause {
-            EndCause::Rejected(status) => *status,
-            _ => Status::SERVICE_UNAVAILABLE,
-        };
+        let status = if let EndCause::Rejected(status) = end.cause { status } else { Status::SERVICE_UNAVAILABLE };
         if !up {
             self.tell_referrer(now, id, status);
         }
@@ -140,8 +137,6 @@ fn words(end: &End) -> Option<String> {
         }
         EndCause::NoAgreement => Some("no way to talk that both sides know".to_owned()),
         EndCause::Bye | EndCause::Cancelled | EndCause::Replaced | EndCause::NoAnswer => reason,
-        #[allow(unreachable_patterns, reason = "the enum may grow")]
-        _ => reason,
     }
 }
 
@@ -159,8 +154,6 @@ fn of_end(end: &End, rang: bool, up: bool) -> Class {
         EndCause::NoAgreement => (EndKind::Unavailable, ReasonCondition::FailedApplication),
         EndCause::Failed(_) if up => (EndKind::SignallingLost, ReasonCondition::ConnectivityError),
         EndCause::Failed(why) => of_failure(why),
-        #[allow(unreachable_patterns, reason = "the enum may grow")]
-        _ => (EndKind::Failed, ReasonCondition::GeneralError),
     }
 }
 
@@ -174,8 +167,6 @@ pub(super) fn of_failure(why: &Failure) -> Class {
         Failure::Unauthorized(_) => (EndKind::Unauthorized, ReasonCondition::GeneralError),
         Failure::Cancelled => (EndKind::Cancelled, ReasonCondition::Cancel),
         Failure::Full => (EndKind::Limit, ReasonCondition::GeneralError),
-        #[allow(unreachable_patterns, reason = "the enum may grow")]
-        _ => (EndKind::Failed, ReasonCondition::GeneralError),
     }
 }
 
@@ -186,7 +177,7 @@ fn of_status(status: Status, rang: bool) -> Class {
         486 | 600 => (EndKind::Rejected, ReasonCondition::Busy),
         // 403: Asterisk's word for a call that was turned down; 433: RFC 5079; 607 and 608: RFC 8197, RFC 8688.
         403 | 433 | 603 | 607 | 608 => (EndKind::Rejected, ReasonCondition::Decline),
-        408 | 480 if rang => (EndKind::NoAnswer, ReasonCondition::Timeout),
+        480 if rang => (EndKind::NoAnswer, ReasonCondition::Timeout),
         408 => (EndKind::NoAnswer, ReasonCondition::Timeout),
         487 => (EndKind::Cancelled, ReasonCondition::Cancel),
         415 | 420 | 421 | 488 | 606 => (EndKind::Unavailable, ReasonCondition::FailedApplication),
@@ -205,7 +196,9 @@ pub(super) fn unregistered(why: &RegisterFault) -> Refusal {
         }
         RegisterFault::Failed(Failure::Unauthorized(_)) => Refusal::Authentication(why.to_string()),
         RegisterFault::Failed(Failure::Certificate(_)) => Refusal::Security(why.to_string()),
-        _ => Refusal::Server(why.to_string()),
+        RegisterFault::Refused { .. } | RegisterFault::Failed(_) | RegisterFault::Missing => {
+            Refusal::Server(why.to_string())
+        }
     }
 }
 
