@@ -149,6 +149,17 @@ impl Talk {
     fn new(fork: Fork, dialog: Dialog, media: OfferAnswer) -> Self {
         Self { fork, dialog, media, peer: Peer::default(), rseq: None, want: None, modifying: None }
     }
+
+    /// A request of theirs whose offer awaits our application.
+    fn waiting(&self) -> Option<ServerId> {
+        match self.media.exchange() {
+            Exchange::Theirs { by: TheirPlace::ReInvite(waiting) | TheirPlace::Update(waiting), .. } => {
+                Some(waiting.id)
+            }
+            Exchange::Theirs { by: TheirPlace::Prack(id), .. } => Some(*id),
+            Exchange::Theirs { .. } | Exchange::Empty | Exchange::Stable | Exchange::Ours { .. } => None,
+        }
+    }
 }
 
 /// What a session awaits.
@@ -478,6 +489,9 @@ impl Session {
         }
         self.refuse_waiting(if end.by == EndedBy::Remote { REQUEST_TERMINATED } else { DECLINE });
         let until = now + self.context.clock.t1 * 64 * 4;
+        self.transfers.over();
+        let until =
+            self.transfers.deadline().map_or(until, |transfer| until.max(transfer + self.context.clock.t1 * 64));
         let over = State::Over(Box::new(Over { talk: None, bye, until }));
         let talk = match std::mem::replace(&mut self.state, over) {
             State::Calling(_) | State::Over(_) => None,
@@ -494,7 +508,6 @@ impl Session {
         // PRACKs and re-INVITEs of a dialog that ends are answered below, if at all.
         self.flights
             .retain(|(_, flight)| matches!(flight, Flight::Invite | Flight::Bye | Flight::Notify | Flight::Refer));
-        self.transfers.over();
         self.events.push_back(SessionEvent::Ended(Box::new(end)));
     }
 
@@ -587,7 +600,7 @@ impl Session {
                 [Some(calling.until), offers].into_iter().flatten().min()
             }
             State::Ringing(ringing) => {
-                let again = ringing.last.as_ref().map(|(at, _)| *at);
+                let again = ringing.last.as_ref().map(|(at, _)| *at).filter(|_| !ringing.reliable.is_waiting());
                 [Some(ringing.until), again, ringing.reliable.deadline(), talk_deadline(&ringing.talk)]
                     .into_iter()
                     .flatten()
@@ -765,17 +778,7 @@ impl Session {
 
     /// Whatever of theirs still awaits our application is answered (RFC 3261 §15.1.2).
     fn refuse_waiting(&mut self, status: Status) {
-        let waiting: Vec<ServerId> = self
-            .talks()
-            .filter_map(|talk| match talk.media.exchange() {
-                Exchange::Theirs { by: TheirPlace::ReInvite(waiting) | TheirPlace::Update(waiting), .. } => {
-                    Some(waiting.id)
-                }
-                Exchange::Theirs { by: TheirPlace::Prack(id), .. } => Some(*id),
-                Exchange::Theirs { .. } | Exchange::Empty | Exchange::Stable | Exchange::Ours { .. } => None,
-            })
-            .chain(self.transfers.waiting())
-            .collect();
+        let waiting: Vec<ServerId> = self.talks().filter_map(Talk::waiting).chain(self.transfers.waiting()).collect();
         for id in waiting {
             self.refuse(id, status, Vec::new());
         }

@@ -69,9 +69,9 @@ fn without_an_ack_the_session_ends_with_bye_after_32_seconds() {
     let mut phone = phone();
     let (session, _, _) = phone.invite(Some(&offer()), |_| {});
     phone.act(|s, now| s.accept(now, session, Some(sdp("alice", 1, "sendrecv")))).unwrap();
-    phone.wait(secs(31));
+    phone.wait(ms(31_900));
     phone.wishes.clear();
-    phone.wait(secs(1));
+    phone.wait(ms(100));
     phone.request(Method::Bye);
     assert_eq!(phone.end().cause, EndCause::NoAck);
 }

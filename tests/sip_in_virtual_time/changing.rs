@@ -264,8 +264,11 @@ fn while_it_rings_update_changes_what_was_agreed_reliably() {
     let mut early = with_sdp(reliable(answer(&invite, 183, "bob"), 1), &sdp("bob", 1, "sendrecv"));
     early.headers.push(Header::Allow(vec![Method::Invite, Method::Update]));
     phone.answer(id, early);
-    phone.request(Method::Prack);
+    let (prack_id, prack) = phone.request(Method::Prack);
     phone.act(change).unwrap();
+    // It would overtake the PRACK.
+    phone.silent();
+    phone.answer(prack_id, answer(&prack, 200, "bob"));
     let (update_id, update) = phone.request(Method::Update);
     assert!(body(&update.body).contains("s=alice2"));
     phone.events.clear();

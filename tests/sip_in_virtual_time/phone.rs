@@ -1,6 +1,6 @@
 //! One user agent whose peer is the test.
 
-use offhook::sip::exchange::{FlowId, Heard, Origin, Owner, RequestId, ServerId, Transport, Wish};
+use offhook::sip::exchange::{FlowId, Heard, Origin, RequestId, ServerId, Transport, Wish};
 use offhook::sip::session::{Context, Invitation, Local, Sdp, SessionEvent};
 use offhook::sip::sessions::{SessionId, Sessions, SessionsConfig};
 use offhook::wire::sip::{CallId, Header, Message, Method, NameAddr, RAck, Request, Response, Status, Tag, Token, Uri};
@@ -349,8 +349,4 @@ pub(crate) fn invite_of(call_id: &str, offer: Option<&Sdp>) -> (Request, Peer) {
 pub(crate) fn rack(response: &Response, cseq: u32) -> Header {
     let rseq = response.headers.rseq().unwrap();
     Header::RAck(RAck { rseq, cseq: offhook::wire::sip::CSeq { number: cseq, method: Method::Invite } })
-}
-
-pub(crate) fn is_ours(owner: Owner) -> bool {
-    matches!(owner, Owner::Session(_))
 }

@@ -103,8 +103,8 @@ impl Session {
         // RFC 6228: an early dialog is over, others go on.
         if response.status.code() == 199 {
             if let (Some(fork), State::Calling(calling)) = (fork, &mut self.state) {
-                calling.talks.retain(|talk| talk.fork != fork);
-                self.events.push_back(SessionEvent::ForkEnded { fork });
+                let ended = calling.talks.extract_if(.., |talk| talk.fork == fork).collect();
+                self.end_forks(ended);
             }
             return;
         }
@@ -262,7 +262,7 @@ impl Session {
             if talk.dialog.is_remote(tag) {
                 winner = Some(talk);
             } else {
-                losers.push(talk.fork);
+                losers.push(talk);
             }
         }
         let winner = winner.unwrap_or_else(|| {
@@ -274,7 +274,7 @@ impl Session {
             Flight::Prack(of) | Flight::Modify(of) => *of == fork,
             Flight::Invite | Flight::Bye | Flight::Info | Flight::Refer | Flight::Notify => true,
         });
-        self.events.extend(losers.into_iter().map(|fork| SessionEvent::ForkEnded { fork }));
+        self.end_forks(losers);
         self.state = State::Up(Box::new(Up { talk: winner, timer: None, held: false, digits: VecDeque::new() }));
         Some(fork)
     }
@@ -404,8 +404,18 @@ impl Session {
     fn fork_anew(&mut self) {
         self.flights.clear();
         let State::Calling(calling) = &mut self.state else { return };
-        let ended: Vec<Fork> = calling.talks.drain(..).map(|talk| talk.fork).collect();
-        self.events.extend(ended.into_iter().map(|fork| SessionEvent::ForkEnded { fork }));
+        let ended = std::mem::take(&mut calling.talks);
+        self.end_forks(ended);
+    }
+
+    /// Early dialogs that came to nothing; what they asked is answered.
+    pub(super) fn end_forks(&mut self, ended: Vec<Talk>) {
+        for talk in ended {
+            if let Some(id) = talk.waiting() {
+                self.refuse(id, super::REQUEST_TERMINATED, Vec::new());
+            }
+            self.events.push_back(SessionEvent::ForkEnded { fork: talk.fork });
+        }
     }
 
     /// The next Contact that policy and the loop guard let us try (RFC 3261 §8.1.3.4).

@@ -49,8 +49,14 @@ impl Session {
     /// Sends what waited and may go now.
     pub(super) fn pump(&mut self, now: Instant) {
         self.pump_accept(now);
+        for talk in self.talks_mut() {
+            // From now on it goes as soon as it may.
+            if let Some(want) = talk.want.as_mut().filter(|want| want.at.is_some_and(|at| at <= now)) {
+                want.at = None;
+            }
+        }
         let due = |talk: &super::Talk| {
-            let ready = talk.want.as_ref().is_some_and(|want| want.at.is_none_or(|at| at <= now));
+            let ready = talk.want.as_ref().is_some_and(|want| want.at.is_none());
             ready && talk.modifying.is_none() && talk.media.is_stable()
         };
         let forks: Vec<Fork> = self.talks().filter(|talk| due(talk)).map(|talk| talk.fork).collect();
@@ -62,7 +68,24 @@ impl Session {
         }
     }
 
+    /// A request of ours in a dialog awaits its answer; those that need not wait for it are left out.
+    pub(super) fn in_flight(&self) -> bool {
+        self.flights.iter().any(|(_, flight)| match flight {
+            Flight::Modify(_) | Flight::Prack(_) | Flight::Info | Flight::Refer | Flight::Notify => true,
+            Flight::Invite | Flight::Bye => false,
+        })
+    }
+
     fn send_want(&mut self, fork: Fork) {
+        // A request that overtakes the one before it makes that one fail (RFC 3261 §12.2.2), and an UPDATE before the PRACK
+        // of what it changes comes too early (RFC 3311 §5.1).
+        let waits = match &self.state {
+            State::Ringing(ringing) => ringing.reliable.is_waiting(),
+            State::Calling(_) | State::Up(_) | State::Over(_) => false,
+        };
+        if waits || self.in_flight() {
+            return;
+        }
         // RFC 3261 §14.1: no INVITE beside another one, of either side.
         let invite_free = self.unacknowledged.is_none() && matches!(self.state, State::Up(_));
         let timer = match &self.state {

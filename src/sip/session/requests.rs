@@ -51,12 +51,11 @@ impl Session {
             State::Calling(calling) => {
                 let tag = request.headers.from.tag();
                 let gone = |talk: &super::Talk| tag.as_ref().is_some_and(|tag| talk.dialog.is_remote(tag));
-                let forks: Vec<_> = calling.talks.iter().filter(|talk| gone(talk)).map(|talk| talk.fork).collect();
-                calling.talks.retain(|talk| !forks.contains(&talk.fork));
-                if calling.talks.is_empty() {
+                let ended: Vec<_> = calling.talks.extract_if(.., |talk| gone(talk)).collect();
+                let last = calling.talks.is_empty();
+                self.end_forks(ended);
+                if last {
                     self.finish(now, end, Vec::new());
-                } else {
-                    self.events.extend(forks.into_iter().map(|fork| SessionEvent::ForkEnded { fork }));
                 }
             }
             // RFC 3261 §15.1.2: what is pending is answered 487.
@@ -117,7 +116,7 @@ impl Session {
 
     /// One digit at a time, so that they arrive in order.
     pub(super) fn pump_digits(&mut self) {
-        if self.flights.iter().any(|(_, flight)| *flight == Flight::Info) {
+        if self.in_flight() {
             return;
         }
         let State::Up(up) = &mut self.state else { return };
@@ -150,6 +149,8 @@ impl Session {
             }
             None => {}
         }
+        self.pump(now);
+        self.pump_digits();
     }
 
     /// The number that a request was sent with in the end.
@@ -168,7 +169,7 @@ impl Session {
                 return self.dialog_lost(now, response.status);
             }
         }
-        self.pump_digits();
+        self.pump(now);
     }
 
     /// A request of ours got no answer.
@@ -176,16 +177,15 @@ impl Session {
         match self.land(number) {
             Some(Flight::Invite) => self.invite_failed(why),
             Some(Flight::Modify(fork)) => self.modify_failed(now, number, fork, why),
-            Some(Flight::Info) => {
-                if !self.is_over() {
-                    self.events.push_back(SessionEvent::DtmfRefused { status: None });
-                    self.pump_digits();
-                }
+            Some(Flight::Info) if !self.is_over() => {
+                self.events.push_back(SessionEvent::DtmfRefused { status: None });
             }
             Some(Flight::Refer) => self.refer_failed(),
             Some(Flight::Notify) => self.notify_failed(now),
-            Some(Flight::Prack(_) | Flight::Bye) | None => {}
+            Some(Flight::Prack(_) | Flight::Bye | Flight::Info) | None => {}
         }
+        self.pump(now);
+        self.pump_digits();
     }
 }
 

@@ -292,7 +292,7 @@ pub enum Misuse {
 }
 
 /// What this user agent understands (RFC 3261 §20.5).
-pub(crate) const ALLOW: [Method; 11] = [
+pub(crate) const ALLOW: [Method; 10] = [
     Method::Invite,
     Method::Ack,
     Method::Bye,
@@ -303,7 +303,6 @@ pub(crate) const ALLOW: [Method; 11] = [
     Method::Info,
     Method::Refer,
     Method::Notify,
-    Method::Message,
 ];
 
 /// Extensions that may be required of this user agent in a session (RFC 3261 §20.37).
