@@ -204,7 +204,8 @@ impl World {
                 Heard::Cancelled { id: server, reasons: Vec::new() }
             }
             Packet::Response(id, response) => {
-                if response.status.code() >= 200 {
+                // The answer may come early, but then reliably.
+                if response.status.code() >= 200 || (response.headers.requires("100rel") && !response.body.is_empty()) {
                     self.sides[to].offers.remove(&id);
                 }
                 let cseq = response.headers.cseq.number;
