@@ -1,5 +1,6 @@
 //! Agents over the whole stack in virtual time: the gate, lone requests, calls of two agents with each other.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
+#![allow(clippy::wildcard_enum_match_arm)]
 
 #[path = "common/sip.rs"]
 mod common;
@@ -482,5 +483,118 @@ fn a_call_under_loss_replays_with_its_seed() {
     };
     for number in 0..5 {
         assert_eq!(run(number), run(number));
+    }
+}
+
+/// A server that says anything.
+fn chaos(number: u64, honest: Rc<RefCell<bool>>, registrar: Rc<RefCell<Registrar>>) -> common::Script {
+    use rand_core::{RngCore, SeedableRng};
+    let mut rng = rand_chacha::ChaCha20Rng::from_seed(common::seed(number));
+    let answer = Registrar::script(&registrar);
+    let mut notifies = 0;
+    Rc::new(RefCell::new(move |now: Instant, message: Message, from: SocketAddr| {
+        if *honest.borrow() {
+            return answer.borrow_mut()(now, message, from);
+        }
+        let Message::Request(request) = message else { return Vec::new() };
+        let mut roll = |below: u32| rng.next_u32() % below;
+        if roll(10) == 0 || request.method == Method::Ack {
+            return Vec::new();
+        }
+        let codes = [
+            100, 180, 200, 200, 200, 200, 202, 204, 301, 302, 400, 401, 401, 401, 403, 404, 407, 407, 408, 412, 412,
+            423, 423, 480, 481, 489, 491, 500, 503, 503, 600, 603, 699,
+        ];
+        let mut out = Vec::new();
+        for _ in 0..=roll(2) {
+            let mut response = reply(&request, from, codes[roll(codes.len() as u32) as usize]);
+            if roll(2) == 0 {
+                response.headers.contact = request.headers.contact.clone();
+            }
+            if roll(4) == 0 {
+                let other = address(["sip:x@[2001:db8::1]", "sips:alice@a.example;q=2", "tel:+1"][roll(3) as usize]);
+                response.headers.contact.push(other);
+            }
+            let numbers = [0, 1, 59, 3600, u32::MAX, 604_800];
+            let number = numbers[roll(6) as usize];
+            for (which, header) in [
+                Header::Expires(number),
+                Header::MinExpires(numbers[roll(6) as usize]),
+                Header::RetryAfter(numbers[roll(6) as usize]),
+                Header::SipEtag(Token::lossy("e")),
+            ]
+            .into_iter()
+            .enumerate()
+            {
+                if roll(3) == 0 || which == 0 {
+                    response.headers.push(header);
+                }
+            }
+            for _ in 0..roll(3) {
+                let mut params = Params::default();
+                params.set("realm", Some(["asterisk", "evil", "", "\"\\"][roll(4) as usize]));
+                params.set("nonce", Some(["n", "", "\u{7f}é"][roll(3) as usize]));
+                params.set("algorithm", Some(["MD5", "SHA-256", "SHA-512-256-sess", "X", ""][roll(5) as usize]));
+                params.set("qop", Some(["auth", "auth-int", "", "none"][roll(4) as usize]));
+                params.set("stale", Some(["true", "false", "x"][roll(3) as usize]));
+                let challenge = offhook::wire::sip::Challenge { scheme: Token::lossy("Digest"), params };
+                response.headers.push(match roll(2) {
+                    0 => Header::WwwAuthenticate(challenge),
+                    _ => Header::ProxyAuthenticate(challenge),
+                });
+            }
+            out.push((from, Message::Response(response)));
+        }
+        if request.method == Method::Subscribe && roll(2) == 0 {
+            notifies += 1;
+            let Some(contact) = request.headers.contact.first() else { return out };
+            let mut notify = stray(Method::Notify, &contact.uri, "sip:bob@pbx.example", PBX, 1000 + notifies);
+            notify.headers.call_id = request.headers.call_id.clone();
+            notify.headers.to = request.headers.from.clone();
+            notify.headers.cseq.number = roll(1000);
+            let mut params = Params::default();
+            params.set("reason", Some(["timeout", "rejected", "deactivated", ""][roll(4) as usize]));
+            params.set("expires", Some(["0", "60", "x", "99999999999"][roll(4) as usize]));
+            params.set("retry-after", Some(["0", "60", "4294967295"][roll(3) as usize]));
+            let state = Token::lossy(["active", "pending", "terminated", "odd"][roll(4) as usize]);
+            notify.headers.set(Header::SubscriptionState(SubscriptionState { state, params }));
+            notify.set_body(ContentType::new("application/pidf+xml").unwrap(), b"<presence".to_vec());
+            out.push((from, Message::Request(notify)));
+        }
+        out
+    }))
+}
+
+#[test]
+fn a_server_that_says_anything_is_not_hammered_and_an_honest_one_is_found_again() {
+    use offhook::sip::event::{Document, Package};
+    use offhook::wire::event_body::Presence;
+    for number in 0..60 {
+        let mut world = World::new(number);
+        world.names.insert("pbx.example".into(), at(PBX).ip());
+        let honest = Rc::new(RefCell::new(false));
+        let registrar = Registrar::new(world.now, "asterisk");
+        world.script(at(PBX), chaos(number, honest.clone(), registrar));
+        let mut config = account("sip:pbx.example");
+        config.logins[0].realm = Some("asterisk".into());
+        world.agent("10.0.0.1", 1000 + number, config);
+        let now = world.now;
+        let agent = &mut world.nodes[0].agent;
+        agent.subscribe(now, address("sip:bob@pbx.example"), Package::Presence).unwrap();
+        agent.publish(now, Document::Presence(Presence::default())).unwrap();
+        agent.message(now, address("sip:bob@pbx.example"), "x").unwrap();
+        agent.options(now, address("sip:bob@pbx.example")).unwrap();
+        world.pass(12 * 3600 * S);
+        // Keep-alives of two bytes are no requests.
+        let requests = world.log.iter().filter(|(_, _, to, first)| *to == at(PBX) && first.contains("sip:")).count();
+        assert!(requests < 4_000, "seed {number}: {requests} in twelve hours");
+        *honest.borrow_mut() = true;
+        world.events(0);
+        let now = world.now;
+        world.nodes[0].agent.register(now);
+        let found = world.run(3600 * S, |world| {
+            world.nodes[0].events.iter().any(|event| matches!(event, SipEvent::Registered { .. }))
+        });
+        assert!(found, "seed {number}: {:?}", world.events(0));
     }
 }

@@ -1,5 +1,6 @@
 //! Subscriptions both ways and publications over the whole stack in virtual time. RFC 6665, RFC 4235, RFC 3842, RFC 3903.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
+#![allow(clippy::wildcard_enum_match_arm)]
 
 #[path = "common/sip.rs"]
 mod common;

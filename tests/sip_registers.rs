@@ -1,5 +1,6 @@
 //! Registrations over the whole stack in virtual time. RFC 3261 §10, RFC 5626 §4.5, RFC 7616.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
+#![allow(clippy::wildcard_enum_match_arm)]
 
 #[path = "common/sip.rs"]
 mod common;

@@ -50,6 +50,8 @@ pub(super) struct Subscription {
     until: Option<Instant>,
     /// A NOTIFY is owed until then: timer N.
     notify_by: Option<Instant>,
+    /// The application knows that it is over.
+    ended: bool,
     /// One came since the last SUBSCRIBE left: it may overtake the answer.
     told: bool,
     expires_s: u32,
@@ -76,6 +78,7 @@ impl Subscription {
             until: None,
             notify_by: None,
             told: false,
+            ended: false,
             expires_s: whole_seconds(shared.config.limits.expires),
             too_brief: 0,
             failures: 0,
@@ -290,7 +293,8 @@ impl Subscription {
 
     fn agreed(&mut self, now: Instant, ask: Ask, response: &Response, cseq: u32, shared: &mut Shared) {
         if ask == Ask::End {
-            return;
+            // The last NOTIFY is only waited for to be answered; Asterisk 16 forgets it at times.
+            return self.tell_end(shared);
         }
         // One that ends as soon as it stands is a failure, too: what counts is that it lived to be refreshed.
         if ask == Ask::Refresh {
@@ -434,6 +438,12 @@ impl Subscription {
 
     fn over(&mut self, shared: &mut Shared) {
         self.phase = Phase::Over;
-        shared.news.push_back(EventNews::Ended { id: self.id });
+        self.tell_end(shared);
+    }
+
+    fn tell_end(&mut self, shared: &mut Shared) {
+        if !std::mem::replace(&mut self.ended, true) {
+            shared.news.push_back(EventNews::Ended { id: self.id });
+        }
     }
 }
