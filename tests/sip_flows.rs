@@ -602,3 +602,121 @@ fn what_the_shell_says_of_flows_that_nobody_knows_does_nothing() {
     world.input(SipInput::Accepted { listener, flow: ours, local, remote, names: Vec::new() });
     assert_eq!(world.outputs(), [SipOutput::Close(orphan), SipOutput::Close(ours)]);
 }
+
+/// A small generator: the sequence follows from the seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+
+    /// Bytes as a peer may send them: good messages, cut ones, changed ones, keep-alives, STUN, noise.
+    fn bytes(&mut self) -> Vec<u8> {
+        let number = u32::try_from(self.roll(1000)).unwrap();
+        let mut bytes = match self.roll(6) {
+            0 => PING.to_vec(),
+            1 => PONG.to_vec(),
+            2 => stun_answer(&[7; 20], addr("198.51.100.1:1000")),
+            3 => (0..self.roll(200)).map(|_| u8::try_from(self.roll(256)).unwrap()).collect(),
+            _ => options(number, &"x".repeat(usize::try_from(self.roll(3000)).unwrap())),
+        };
+        for _ in 0..self.roll(4) {
+            let length = bytes.len() as u64;
+            if length == 0 {
+                break;
+            }
+            let at = usize::try_from(self.roll(length)).unwrap();
+            match self.roll(3) {
+                0 => bytes[at] = u8::try_from(self.roll(256)).unwrap(),
+                1 => bytes.truncate(at),
+                _ => {}
+            }
+        }
+        bytes
+    }
+}
+
+const TRANSPORTS: [Transport; 5] = [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Ws, Transport::Wss];
+
+/// One thing that a user, a peer or the shell may do.
+fn happen(world: &mut World, dice: &mut Dice, known: &mut Vec<FlowId>) {
+    let any = |dice: &mut Dice, known: &[FlowId]| {
+        let at = usize::try_from(dice.roll(known.len() as u64 + 1)).unwrap();
+        known.get(at).copied().unwrap_or(FlowId(12_345))
+    };
+    let transport = TRANSPORTS[usize::try_from(dice.roll(5)).unwrap()];
+    let remote = addr(&format!("192.0.2.{}:{}", dice.roll(20), 5060 + dice.roll(3)));
+    let local = addr(if dice.roll(4) == 0 { "0.0.0.0:5060" } else { "192.0.2.200:5060" });
+    let flow = any(dice, known);
+    match dice.roll(12) {
+        0 => {
+            known.extend(world.flows.flow_to(world.now, transport, remote, ["a.test", "b.test"][dice.roll(2) as usize]))
+        }
+        1 => known.extend(world.flows.listen(world.now, transport, local)),
+        2 | 3 => world.input(SipInput::Opened { flow, local }),
+        4 => {
+            let flow = FlowId(1 << 63 | dice.roll(300));
+            let names = if dice.roll(2) == 0 { vec!["a.test".to_owned()] } else { Vec::new() };
+            world.input(SipInput::Accepted { listener: any(dice, known), flow, local, remote, names });
+            known.push(flow);
+        }
+        5 => {
+            let keep = [Keep::None, Keep::Quiet, Keep::Pong, Keep::Stun][dice.roll(4) as usize];
+            world.flows.keep(world.now, flow, remote, keep);
+        }
+        6 => drop(world.flows.send(world.now, flow, remote, dice.bytes())),
+        7 if dice.roll(4) == 0 => world.input(SipInput::Closed { flow, why: "gone".into() }),
+        7 if dice.roll(4) == 0 => world.input(SipInput::Failed { flow, why: FlowFault::Unreachable("no".into()) }),
+        7 if dice.roll(4) == 0 => world.flows.close(flow),
+        8 => drop(world.flows.alias(flow, remote)),
+        _ => {
+            let bytes = dice.bytes();
+            world.bytes(flow, remote, &bytes);
+        }
+    }
+    if known.len() > 200 {
+        known.drain(..100);
+    }
+}
+
+#[test]
+fn whatever_happens_in_whatever_order_is_bounded_and_every_deadline_is_dealt_with() {
+    let limits = SipFlowLimits { outgoing: 20, accepted: 30, accepted_per_source: 5, ..SipFlowLimits::default() };
+    for seed in 0..40 {
+        let mut dice = Dice(seed);
+        let mut world = World::with(limits);
+        let mut known = Vec::new();
+        let mut down = std::collections::BTreeSet::new();
+        for _ in 0..2500 {
+            happen(&mut world, &mut dice, &mut known);
+            world.now += Duration::from_millis(dice.roll(4000));
+            world.flows.handle_timeout(world.now);
+            assert!(world.flows.poll_timeout().is_none_or(|at| at > world.now), "seed {seed}: a deadline is left");
+            assert!(world.flows.len() <= limits.outgoing + limits.accepted, "seed {seed}: {}", world.flows.len());
+            world.outputs();
+            for event in world.events() {
+                match event {
+                    FlowEvent::Down { flow, .. } => {
+                        assert!(world.flows.state(flow).is_none(), "seed {seed}: down, and still there");
+                        // Ids of accepted connections are the shell's, which gives them again here.
+                        assert!(flow.0 >> 63 == 1 || down.insert(flow), "seed {seed}: down twice");
+                    }
+                    FlowEvent::Open { flow, local } => {
+                        assert!(world.flows.state(flow).is_none_or(|s| s.local == Some(local)), "seed {seed}");
+                    }
+                    FlowEvent::Message { .. } | FlowEvent::Malformed { .. } | FlowEvent::Moved { .. } => {}
+                }
+            }
+        }
+        // Left alone, everything that is not kept goes away by itself.
+        world.now += secs(20_000);
+        for _ in 0..50 {
+            world.now += secs(50);
+            world.flows.handle_timeout(world.now);
+        }
+        let listeners_and_kept = world.flows.len();
+        assert!(listeners_and_kept <= limits.outgoing, "seed {seed}: {listeners_and_kept}");
+    }
+}
