@@ -11,132 +11,28 @@
 
 #[path = "common/nameserver.rs"]
 mod nameserver;
+#[path = "common/sip_party.rs"]
+mod sip_party;
 
 use nameserver::{Data, NameServer};
-use offhook::config::{SipFlowLimits, SipLocateLimits, SipSocketLimits};
+use offhook::config::{SipLocateLimits, SipSocketLimits};
 use offhook::io::sip::{SipNetwork, SipSockets, identity};
 use offhook::io::tls::TlsIdentity;
 use offhook::sip::exchange::{FlowId, Transport};
-use offhook::sip::flow::{FlowEvent, FlowFault, Flows, SipInput, SipOutput};
+use offhook::sip::flow::{FlowEvent, FlowFault, SipInput, SipOutput};
 use offhook::sip::locate::{Hop, Locator, Target};
-use offhook::wire::sip::{Message, Uri};
+use offhook::wire::sip::Uri;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType,
     date_time_ymd,
 };
+use sip_party::{LIMIT, Party, addr, options};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-
-const LIMIT: Duration = Duration::from_secs(10);
-
-fn addr(text: &str) -> SocketAddr {
-    text.parse().unwrap()
-}
-
-fn options(number: u32, body_bytes: usize) -> Vec<u8> {
-    format!(
-        "OPTIONS sip:bob@pbx.test SIP/2.0\r\nVia: SIP/2.0/TCP 127.0.0.1;branch=z9hG4bK{number}\r\nMax-Forwards: 70\r\n\
-         From: <sip:alice@pbx.test>;tag=1\r\nTo: <sip:bob@pbx.test>\r\nCall-ID: c{number}\r\nCSeq: {number} OPTIONS\r\n\
-         Content-Length: {body_bytes}\r\n\r\n{}",
-        "x".repeat(body_bytes)
-    )
-    .into_bytes()
-}
-
-/// Flows on sockets.
-struct Party {
-    flows: Flows,
-    sockets: SipSockets,
-}
-
-impl Party {
-    fn new(network: SipNetwork) -> Self {
-        Self { flows: Flows::new([1; 32], SipFlowLimits::default()), sockets: SipSockets::new(network) }
-    }
-
-    fn plain() -> Self {
-        Self::new(SipNetwork::default())
-    }
-
-    fn drain(&mut self) {
-        while let Some(output) = self.flows.poll_transmit() {
-            self.sockets.handle(output);
-        }
-    }
-
-    /// The next event; `None` after `limit`.
-    async fn event_within(&mut self, limit: Duration) -> Option<FlowEvent> {
-        let end = Instant::now() + limit;
-        loop {
-            self.drain();
-            if let Some(event) = self.flows.poll_event() {
-                return Some(event);
-            }
-            let due = self.flows.poll_timeout().map_or(end, |at| at.min(end));
-            match tokio::time::timeout_at(due.into(), self.sockets.next()).await {
-                Ok(report) => report.give(|input| self.flows.handle_input(Instant::now(), input)),
-                Err(_) if Instant::now() >= end => return None,
-                Err(_) => self.flows.handle_timeout(Instant::now()),
-            }
-        }
-    }
-
-    async fn event(&mut self) -> FlowEvent {
-        self.event_within(LIMIT).await.expect("an event")
-    }
-
-    /// Listens on a free port; the address.
-    async fn listen(&mut self, transport: Transport, local: &str) -> (FlowId, SocketAddr) {
-        let flow = self.flows.listen(Instant::now(), transport, addr(local)).unwrap();
-        match self.event().await {
-            FlowEvent::Open { flow: opened, local } if opened == flow => (flow, local),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn start(&mut self, transport: Transport, remote: SocketAddr, name: &str) -> FlowId {
-        self.flows.flow_to(Instant::now(), transport, remote, name).unwrap()
-    }
-
-    /// Opens a flow; what became of it.
-    async fn open(&mut self, transport: Transport, remote: SocketAddr, name: &str) -> Result<FlowId, FlowFault> {
-        let flow = self.start(transport, remote, name);
-        match self.event().await {
-            FlowEvent::Open { .. } => Ok(flow),
-            FlowEvent::Down { why, .. } => Err(why),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn send(&mut self, flow: FlowId, remote: SocketAddr, bytes: Vec<u8>) {
-        self.flows.send(Instant::now(), flow, remote, bytes).unwrap();
-        self.drain();
-    }
-
-    /// `CSeq` number of the next message, the flow and the source it came by.
-    async fn message(&mut self) -> (u32, FlowId, SocketAddr) {
-        match self.event().await {
-            FlowEvent::Message { origin, message } => {
-                let headers = match *message {
-                    Message::Request(request) => request.headers,
-                    Message::Response(response) => response.headers,
-                };
-                (headers.cseq.number, origin.flow, origin.source)
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn run(mut self) {
-        loop {
-            drop(self.event_within(Duration::from_secs(60)).await);
-        }
-    }
-}
 
 /// Sends both ways over one connection that `a` opens to `b`.
 async fn both_ways(a: &mut Party, b: &mut Party, transport: Transport, remote: SocketAddr, name: &str) {
