@@ -1,0 +1,1 @@
+//! Nothing of its own: `tests/` and `benches/` compare the crate with others.
