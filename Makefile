@@ -22,9 +22,11 @@ test: build-needs test-needs lint
 	$(CARGO) test --locked --lib --bins --tests --examples
 	$(CARGO) test --locked --doc
 	$(CARGO) test --locked --features audio-device --test media_device
+	$(CARGO) test --locked --manifest-path tests/oracles/Cargo.toml --target-dir target/oracles
 
 lint: build-needs
 	$(CARGO) fmt --check
+	$(CARGO) fmt --manifest-path tests/oracles/Cargo.toml --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	@if command -v cargo-deny >/dev/null 2>&1; then $(MAKE) --no-print-directory deny; \
 	else echo "lint: without cargo-deny the licences are not checked (cargo install --locked cargo-deny)"; fi
@@ -38,6 +40,7 @@ soak: build-needs test-needs
 
 bench: build-needs
 	$(CARGO) bench --locked
+	$(CARGO) bench --locked --manifest-path tests/oracles/Cargo.toml --target-dir target/oracles
 
 build-needs:
 	@.ci/needs build

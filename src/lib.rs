@@ -162,6 +162,12 @@
 //! - A file over ICE needs a DTLS fingerprint like sound does (`src/jingle/content.rs`).
 //!
 //! SIP:
+//! - White space before the colon is read only after names that have a meaning here, as RFC 4475's messages need it; an
+//!   unknown header with it, a bare CR or LF, and a continuation of nothing are refused (`src/wire/sip/parse.rs`).
+//! - A header that nothing depends on counts for nothing where its value is broken; in a response also most others, as a
+//!   call should not hang on them (`src/wire/sip/names.rs`). Tags are compared with case, as everybody does.
+//! - An unknown type letter refuses a session description (RFC 8866 §5); titles, repetitions and key lines are not kept
+//!   (`src/wire/sdp.rs`).
 //! - Keep-alives of RFC 5626 go out on every stream of ours; silence ends a connection only where the server agreed to them,
 //!   or answered one before, as many never do. STUN is asked on the SIP port and not answered there
 //!   (`src/sip/flow/keep_alive.rs`).

@@ -128,7 +128,13 @@ fn main() -> ExitCode {
         write_theirs.run(|| drop(black_box(black_box(request).to_bytes())));
     }
     println!("an INVITE of {} bytes; median of {ROUNDS} rounds of {MESSAGES}", bytes.len());
-    let names = ["offhook reads, typed", "rsipstack reads, text", "rsipstack reads, typed", "offhook writes", "rsipstack writes"];
+    let names = [
+        "offhook reads, typed",
+        "rsipstack reads, text",
+        "rsipstack reads, typed",
+        "offhook writes",
+        "rsipstack writes",
+    ];
     let mut taken = [0.0; 5];
     for ((name, one), taken) in names.iter().zip(&mut all).zip(&mut taken) {
         *taken = one.nanoseconds();
@@ -137,8 +143,15 @@ fn main() -> ExitCode {
     let [read, read_theirs, read_typed, write, write_theirs] = taken;
     let typed = (read_typed + write_theirs) / (read + write);
     let text = (read_theirs + write_theirs) / (read + write);
-    println!("read and write: {typed:.1} times as fast as rsipstack typed, {text:.1} times as fast as rsipstack's text");
-    println!("reading alone: {:.1} times typed, {:.1} times text; writing: {:.1} times", read_typed / read, read_theirs / read, write_theirs / write);
+    println!(
+        "read and write: {typed:.1} times as fast as rsipstack typed, {text:.1} times as fast as rsipstack's text"
+    );
+    println!(
+        "reading alone: {:.1} times typed, {:.1} times text; writing: {:.1} times",
+        read_typed / read,
+        read_theirs / read,
+        write_theirs / write
+    );
     let met = typed >= GOAL;
     println!("goal: {GOAL} times; {}", if met { "met" } else { "NOT met" });
     if met { ExitCode::SUCCESS } else { ExitCode::FAILURE }

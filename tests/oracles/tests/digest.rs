@@ -1,12 +1,16 @@
 //! ezk-sip-auth answers a challenge as we do, and what it answers to a challenge of ours is believed.
 
-use ezk_sip_auth::{ClientAuthenticator, DigestAuthenticator, DigestCredentials, DigestUser, RequestParts, ResponseParts};
-use offhook::config::Secret;
-use offhook::sip::auth::{Attempt, Authenticator, AuthenticatorConfig, Hop, Login, Vault, Verdict};
-use offhook::wire::sip::{CallId, Credentials, Header, Host, Message, Method, NameAddr, Request, Response, Status, Uri};
+use ezk_sip_auth::{
+    ClientAuthenticator, DigestAuthenticator, DigestCredentials, DigestUser, RequestParts, ResponseParts,
+};
 use ezk_sip_types::msg::{RequestLine, StatusLine};
 use ezk_sip_types::uri::SipUri;
 use ezk_sip_types::{Headers, Name, StatusCode};
+use offhook::config::Secret;
+use offhook::sip::auth::{Attempt, Authenticator, AuthenticatorConfig, Hop, Login, Vault, Verdict};
+use offhook::wire::sip::{
+    CallId, Credentials, Header, Host, Message, Method, NameAddr, Request, Response, Status, Uri,
+};
 use std::time::Instant;
 
 fn request() -> Request {
@@ -47,10 +51,8 @@ fn theirs(ezk: &mut DigestAuthenticator, challenges: &[String]) -> Credentials {
     for challenge in challenges {
         asked.insert(Name::WWW_AUTHENTICATE, challenge.as_str());
     }
-    let line = RequestLine {
-        method: ezk_sip_types::Method::REGISTER,
-        uri: "sip:example.org".parse::<SipUri>().unwrap(),
-    };
+    let line =
+        RequestLine { method: ezk_sip_types::Method::REGISTER, uri: "sip:example.org".parse::<SipUri>().unwrap() };
     let status = StatusLine { code: StatusCode::UNAUTHORIZED, reason: None };
     let request = RequestParts { line: &line, headers: &Headers::new(), body: &[] };
     ezk.handle_rejection(request, ResponseParts { line: &status, headers: &asked, body: &[] }).unwrap();
