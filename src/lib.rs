@@ -176,6 +176,13 @@
 //! - Requests go back over a connection that the peer opened only for domains that his certificate proves, and never over
 //!   one without TLS (RFC 5923; `src/sip/flow/table.rs`).
 //! - A wildcard in a certificate counts, where RFC 5922 §7.2 refuses it: hosted PBXs have them (`src/io/sip/identity.rs`).
+//! - Of several challenges the strongest is answered, where RFC 8760 §2.4 says the topmost; and none whose realm or host is
+//!   not configured, or that was not the first of its host where no realm is (`src/sip/auth.rs`).
+//! - The user part of a registered Contact is a random one: it tells our bindings from others, and who dials addresses at
+//!   random finds nobody (`src/sip/agent.rs`).
+//! - Who does not come by the registrar gets 403 for every method but OPTIONS (`src/sip/policy.rs`). REFER outside a call is
+//!   declined (`src/sip/message.rs`). A registrar's NOTIFY of waiting messages needs no subscription (`src/sip/event.rs`).
+//! - A text of 1300 bytes is sent by MESSAGE, though with its headers it is longer: it goes by TCP then (RFC 3428 §8).
 //!
 //! In the layout:
 //! - A leg belongs to the endpoint's call, not to the Jingle content: with BUNDLE several contents share one leg. Jingle
