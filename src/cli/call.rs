@@ -502,8 +502,9 @@ impl<'a> Talk<'a> {
                 self.call.mute(self.muted).await
             }
             Key::Hold => {
-                self.held = !self.held;
-                self.call.hold(self.held).await
+                let done = self.call.hold(!self.held).await;
+                self.held ^= done.is_ok();
+                done
             }
             Key::Digit(digit) => self.call.send_dtmf(digit).await,
             Key::Typing(text) => {

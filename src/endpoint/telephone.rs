@@ -290,10 +290,11 @@ impl Endpoint {
     }
 
     pub(super) fn hold_line(&mut self, now: Instant, id: CallId, on: bool) -> Result<(), Misuse> {
-        let (session, line) = self.up(id)?;
+        let (session, _) = self.up(id)?;
+        self.act_on(now, |sessions, now| sessions.hold(now, session, on))?;
+        let (_, line) = self.up(id)?;
         line.quiet.held_by_us = on;
         line.hush();
-        self.act_on(now, |sessions, now| sessions.hold(now, session, on))?;
         self.emit(Event::Hold { call: id, on, by: Party::Local });
         self.pump(now);
         Ok(())
