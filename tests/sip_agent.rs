@@ -365,6 +365,18 @@ fn the_way_to_somebody_is_known_before_anything_is_sent() {
 }
 
 #[test]
+fn a_server_that_asks_again_by_its_address_is_answered_where_it_was_met() {
+    // The remote target of a dialog is an address (RFC 3261 §12.1.2), and some servers challenge inside dialogs.
+    let (mut world, registrar) = registered();
+    let before = registrar.borrow().requests.len();
+    let now = world.now;
+    world.nodes[0].agent.options(now, address("sip:600@192.0.2.1")).unwrap();
+    world.pass(S);
+    assert!(matches!(&world.events(0)[..], [SipEvent::Options { outcome, .. }] if outcome.is_success()));
+    assert_eq!(registrar.borrow().requests.len(), before + 2);
+}
+
+#[test]
 fn an_account_of_a_safe_address_has_a_safe_contact() {
     let mut config = AgentConfig::new(address("sips:alice@pbx.example"));
     config.registrar = Some(uri("sips:pbx.example"));

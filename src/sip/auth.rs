@@ -18,7 +18,8 @@ use proof::{Proof, Qop};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{RngCore, SeedableRng};
 pub use server::{Authenticator, AuthenticatorConfig, Verdict};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 
 /// Challenges of one response that are looked at: one for each algorithm of a few realms.
 const CHALLENGES: usize = 16;
@@ -28,6 +29,8 @@ const REALMS: usize = 4;
 const STALE_TIMES: u8 = 3;
 /// Nonces kept for later requests.
 const KNOWN: usize = 64;
+/// Addresses of configured hosts that are remembered; a name resolves to a few.
+const MET: usize = 16;
 /// A longer realm or nonce is no honest one: every request would carry it.
 const VALUE_BYTES: usize = 1024;
 
@@ -133,6 +136,8 @@ struct Known {
 pub struct Vault {
     logins: Vec<Pinned>,
     known: BTreeMap<Key, Known>,
+    /// Where configured hosts took a proof of ours, and whether inside TLS; the latest last.
+    met: VecDeque<(IpAddr, bool)>,
     rng: ChaCha20Rng,
     next_age: u64,
 }
@@ -150,7 +155,7 @@ impl Vault {
     #[must_use]
     pub fn new(seed: [u8; 32], logins: Vec<Login>) -> Self {
         let logins = logins.into_iter().map(|login| Pinned { login, proxy: None, server: None }).collect();
-        Self { logins, known: BTreeMap::new(), rng: ChaCha20Rng::from_seed(seed), next_age: 0 }
+        Self { logins, known: BTreeMap::new(), met: VecDeque::new(), rng: ChaCha20Rng::from_seed(seed), next_age: 0 }
     }
 
     /// Puts credentials into a request: those it was challenged for, and those that the same place asked for before. Called
@@ -264,6 +269,31 @@ impl Vault {
         }
     }
 
+    /// A request that was prepared for this hop was taken with success by this address: in dialogs a server names itself by
+    /// its address (RFC 3261 §12.2.1.1), and may ask there again.
+    pub fn met(&mut self, hop: &Hop<'_>, ip: IpAddr, request: &Request) {
+        let proved = request.headers.authorization().chain(request.headers.proxy_authorization()).next().is_some();
+        if !proved || !self.logins.iter().any(|pinned| pinned.login.hosts.contains(hop.host)) {
+            return;
+        }
+        let place = (ip.to_canonical(), hop.secure);
+        self.met.retain(|known| *known != place);
+        self.met.push_back(place);
+        if self.met.len() > MET {
+            self.met.pop_front();
+        }
+    }
+
+    /// True for a host that is configured, and for the addresses of those; not in clear where it was met inside TLS.
+    fn is_known(&self, login: &Login, host: &Host, secure: bool) -> bool {
+        let met = |ip: &IpAddr| self.met.iter().any(|(known, safe)| *known == ip.to_canonical() && (secure || !safe));
+        login.hosts.contains(host)
+            || match host {
+                Host::Ip(ip) => !login.hosts.is_empty() && met(ip),
+                Host::Name(_) => false,
+            }
+    }
+
     /// True where something could be answered at all.
     #[must_use]
     pub fn has_logins(&self) -> bool {
@@ -274,12 +304,15 @@ impl Vault {
     fn login_for(&self, key: &Key, hop: &Hop<'_>, request: &Request, algorithm: Option<Algorithm>) -> Option<usize> {
         self.logins.iter().position(|pinned| {
             let Login { realm, hosts, .. } = &pinned.login;
-            let known_host = hosts.contains(hop.host);
+            let known_host = self.is_known(&pinned.login, hop.host, hop.secure);
             let realm_fits = match (realm, pinned.learned(key.asker)) {
                 (Some(realm), _) => *realm == key.realm,
                 (None, Some(learned)) => known_host && *learned == key.realm,
                 // A callee elsewhere can challenge through our own proxy: what he asks with is never learned.
-                (None, None) => known_host && (key.asker == Asker::Proxy || hosts.contains(target_of(request, hop))),
+                (None, None) => {
+                    let target = target_of(request, hop);
+                    known_host && (key.asker == Asker::Proxy || self.is_known(&pinned.login, target, hop.secure))
+                }
             };
             let unlisted = hosts.is_empty() && (hop.secure || algorithm.is_some_and(|a| a.hash != Hash::Md5));
             realm_fits && (known_host || unlisted)

@@ -181,6 +181,30 @@ fn a_callee_elsewhere_cannot_teach_a_realm_through_our_proxy() {
 }
 
 #[test]
+fn a_server_that_names_itself_by_its_address_in_a_dialog_is_the_one_that_was_met_there() {
+    let (name, address) = (host("pbx.example"), host("192.0.2.1"));
+    let ip = "192.0.2.1".parse().unwrap();
+    let by_name = Hop { host: &name, secure: true };
+    for (secure, fine) in [(true, true), (false, false)] {
+        let mut vault = vault(None, &["pbx.example"]);
+        let by_address = Hop { host: &address, secure };
+        let bye = request(Method::Bye, "192.0.2.1");
+        let strange = vault.challenged(&by_address, &bye, &refused(401, &[MD5]), &mut Attempt::default());
+        assert!(strange.is_err(), "not met yet");
+        vault.met(&by_name, ip, &bye);
+        assert!(vault.challenged(&by_address, &bye, &refused(401, &[MD5]), &mut Attempt::default()).is_err(), "no proof");
+        let proved = answer(&mut vault, &refused(401, &[MD5])).unwrap();
+        vault.met(&by_name, ip, &proved);
+        let answered = vault.challenged(&by_address, &bye, &refused(401, &[MD5]), &mut Attempt::default());
+        assert_eq!(answered.is_ok(), fine, "secure {secure}: met inside TLS, not asked in clear");
+        let other = host("192.0.2.2");
+        let elsewhere = Hop { host: &other, secure: true };
+        let bye = request(Method::Bye, "192.0.2.2");
+        assert!(vault.challenged(&elsewhere, &bye, &refused(401, &[MD5]), &mut Attempt::default()).is_err());
+    }
+}
+
+#[test]
 fn without_configured_hosts_md5_goes_only_inside_tls() {
     let anywhere = host("pbx.example");
     for (secure, offer, fine) in [(false, MD5, false), (true, MD5, true), (false, SHA, true)] {

@@ -468,6 +468,10 @@ impl Carrier {
             && !matches!(code, 401 | 407)
         {
             self.vault.answered(sent, &response);
+            if let Some(errand) = self.work.errands.get(&key).filter(|_| response.status.is_success()) {
+                let hop = auth::Hop { host: &errand.hop.host, secure: asking.target.transport.is_secure() };
+                self.vault.met(&hop, asking.target.remote.ip(), sent);
+            }
         }
         if let Some(errand) = self.work.errands.get_mut(&key)
             && response.status.is_success()
