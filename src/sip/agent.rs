@@ -188,7 +188,6 @@ pub struct Agent {
     /// When a verb of the sessions was used last; what they wish is still to be passed on.
     touched: Option<Instant>,
     outputs: VecDeque<SipOutput>,
-    news: VecDeque<SipEvent>,
 }
 
 /// The verbs.
@@ -261,7 +260,6 @@ impl Agent {
             registration,
             touched: None,
             outputs: VecDeque::new(),
-            news: VecDeque::new(),
         };
         agent.register(now);
         agent
@@ -425,7 +423,28 @@ impl Agent {
     /// The next thing that happened.
     pub fn poll_event(&mut self) -> Option<SipEvent> {
         self.settle();
-        self.news.pop_front()
+        // Each part keeps and bounds what is its own until it is asked for.
+        if let Some(event) = self.registrations.poll_event() {
+            return Some(match event {
+                RegisterEvent::Registered { until, bindings, .. } => {
+                    SipEvent::Registered { address: self.identity.clone(), until, bindings }
+                }
+                RegisterEvent::Failed { why, again, until, .. } => SipEvent::Unregistered { why, again, until },
+                RegisterEvent::Unregistered { .. } => SipEvent::Left,
+            });
+        }
+        if let Some((id, event)) = self.sessions.poll_event() {
+            return Some(SipEvent::Session(id, event));
+        }
+        if let Some(news) = self.events.poll_event() {
+            return Some(SipEvent::Event(news));
+        }
+        self.lone.poll_event().map(|event| match event {
+            LoneEvent::Message(message) => SipEvent::Message(message),
+            LoneEvent::Sent { id, outcome } => SipEvent::MessageSent { id, outcome },
+            LoneEvent::Options { id, outcome, allow } => SipEvent::Options { id, outcome, allow },
+            LoneEvent::Way { id, way } => SipEvent::Way { key: WayKey(id), way },
+        })
     }
 
     /// When [`Self::handle_timeout`] is next due.
@@ -464,7 +483,6 @@ impl Agent {
                 None => break,
             }
         }
-        self.collect();
     }
 
     /// To whose it is.
@@ -553,32 +571,6 @@ impl Agent {
             | Method::Publish
             | Method::Message
             | Method::Other(_) => self.lone.handle_request(id, request),
-        }
-    }
-
-    fn collect(&mut self) {
-        while let Some(event) = self.registrations.poll_event() {
-            self.news.push_back(match event {
-                RegisterEvent::Registered { until, bindings, .. } => {
-                    SipEvent::Registered { address: self.identity.clone(), until, bindings }
-                }
-                RegisterEvent::Failed { why, again, until, .. } => SipEvent::Unregistered { why, again, until },
-                RegisterEvent::Unregistered { .. } => SipEvent::Left,
-            });
-        }
-        while let Some((id, event)) = self.sessions.poll_event() {
-            self.news.push_back(SipEvent::Session(id, event));
-        }
-        while let Some(news) = self.events.poll_event() {
-            self.news.push_back(SipEvent::Event(news));
-        }
-        while let Some(event) = self.lone.poll_event() {
-            self.news.push_back(match event {
-                LoneEvent::Message(message) => SipEvent::Message(message),
-                LoneEvent::Sent { id, outcome } => SipEvent::MessageSent { id, outcome },
-                LoneEvent::Options { id, outcome, allow } => SipEvent::Options { id, outcome, allow },
-                LoneEvent::Way { id, way } => SipEvent::Way { key: WayKey(id), way },
-            });
         }
     }
 }

@@ -394,3 +394,53 @@ pub(super) fn unknown_extensions(request: &Request) -> Option<Vec<Token>> {
 fn id_of(number: u32) -> RequestId {
     RequestId { owner: Owner::Lone(u64::from(number)), number }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::wildcard_enum_match_arm)]
+    use super::*;
+    use crate::wire::sip::CallId;
+
+    fn lone(limits: SipLoneLimits) -> Lone {
+        let me = NameAddr::new("sip:alice@example.com".parse().unwrap());
+        let user_agent = SipText::new("test");
+        Lone::new([1; 32], LoneConfig { identity: me.clone(), contact: me, route: Vec::new(), user_agent, limits })
+    }
+
+    fn text() -> Request {
+        let bob = NameAddr::new("sip:bob@example.com".parse().unwrap());
+        let mut request = Request::new(Method::Message, bob.uri.clone(), bob.clone(), bob, CallId::lossy("c"), 1);
+        request.set_body(ContentType::new(TEXT).unwrap(), b"x".to_vec());
+        request
+    }
+
+    fn code(lone: &mut Lone) -> u16 {
+        match lone.poll_wish().unwrap() {
+            Wish::Response { response, .. } => response.status.code(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn texts_that_nobody_reads_are_refused_until_somebody_does() {
+        let mut lone = lone(SipLoneLimits { unread: 3, ..SipLoneLimits::default() });
+        let mut codes = Vec::new();
+        for number in 0..5 {
+            lone.handle_request(ServerId(number), &text());
+            codes.push(code(&mut lone));
+        }
+        assert_eq!(codes, [200, 200, 200, 503, 503]);
+        lone.poll_event().unwrap();
+        lone.handle_request(ServerId(9), &text());
+        assert_eq!(code(&mut lone), 200);
+    }
+
+    #[test]
+    fn requests_past_our_own_bound_are_not_sent() {
+        let mut lone = lone(SipLoneLimits { requests: 2, ..SipLoneLimits::default() });
+        let to = NameAddr::new("sip:bob@example.com".parse().unwrap());
+        assert!(lone.message(to.clone(), "1").is_ok() && lone.options(to.clone()).is_ok());
+        assert_eq!(lone.message(to, "3"), Err(LoneMisuse::Full));
+        assert_eq!(lone.under_way(), 2);
+    }
+}

@@ -192,7 +192,10 @@ fn a_server_that_names_itself_by_its_address_in_a_dialog_is_the_one_that_was_met
         let strange = vault.challenged(&by_address, &bye, &refused(401, &[MD5]), &mut Attempt::default());
         assert!(strange.is_err(), "not met yet");
         vault.met(&by_name, ip, &bye);
-        assert!(vault.challenged(&by_address, &bye, &refused(401, &[MD5]), &mut Attempt::default()).is_err(), "no proof");
+        assert!(
+            vault.challenged(&by_address, &bye, &refused(401, &[MD5]), &mut Attempt::default()).is_err(),
+            "no proof"
+        );
         let proved = answer(&mut vault, &refused(401, &[MD5])).unwrap();
         vault.met(&by_name, ip, &proved);
         let answered = vault.challenged(&by_address, &bye, &refused(401, &[MD5]), &mut Attempt::default());
