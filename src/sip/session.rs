@@ -8,6 +8,8 @@ mod modify;
 mod offer_answer;
 mod reliable;
 mod requests;
+mod state;
+mod status;
 mod timer;
 mod words;
 
@@ -16,16 +18,20 @@ use crate::sip::dialog::{self, Dialog};
 use crate::sip::exchange::{Failure, Owner, RequestId, ServerId, Wish};
 use crate::sip::sessions::SessionId;
 use crate::sip::transfer::Transfers;
-use crate::wire::sip::{
-    Header, Headers, Method, NameAddr, Reason, Request, Response, SipText, Status, Tag, Token, Uri,
+use crate::wire::sip::{Header, Headers, Method, NameAddr, Reason, Request, Response, SipText, Status, Tag, Token};
+use offer_answer::{Exchange, TheirPlace};
+pub(crate) use state::Flight;
+use state::{Acknowledged, Calling, Modifying, Over, Ringing, Sent, State, Talk, Unacknowledged, Up, Want};
+pub(crate) use status::{
+    ACCEPTED, BAD_EVENT, BAD_EXTENSION, BAD_INFO_PACKAGE, BAD_REQUEST, BUSY_HERE, DECLINE, EXTENSION_REQUIRED,
+    METHOD_NOT_ALLOWED, MOVED_TEMPORARILY, NO_TRANSACTION, NOT_ACCEPTABLE_HERE, NOT_IMPLEMENTED, OK, REQUEST_PENDING,
+    REQUEST_TERMINATED, REQUEST_TIMEOUT, RINGING, SERVER_ERROR, SERVER_TIMEOUT, SERVICE_UNAVAILABLE, SESSION_PROGRESS,
+    SESSION_TOO_BRIEF, TEMPORARILY_UNAVAILABLE, TRYING, UNSUPPORTED_MEDIA_TYPE,
 };
-use offer_answer::{Exchange, OfferAnswer, TheirPlace};
-use reliable::Reliable;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use timer::SessionTimer;
 
 pub(crate) use callee::{Arrival, Refused, refusal};
 pub(crate) use words::{ALLOW, SUPPORTED};
@@ -94,186 +100,6 @@ pub enum Role {
     Caller,
     /// We were called.
     Callee,
-}
-
-/// What the peer of a dialog understands.
-#[derive(Debug, Clone, Copy, Default)]
-struct Peer {
-    /// `Allow: UPDATE`
-    update: bool,
-    /// `Supported: 100rel`
-    reliable: bool,
-}
-
-impl Peer {
-    fn learn(&mut self, headers: &Headers) {
-        if headers.allow().next().is_some() {
-            self.update = headers.allows(&Method::Update);
-        }
-        self.reliable |= headers.supports("100rel");
-    }
-}
-
-/// An offer, or a refresh, of ours that awaits its turn.
-#[derive(Debug, Clone)]
-struct Want {
-    /// `None`: a refresh with what holds.
-    sdp: Option<Box<Sdp>>,
-    /// Not before then: after 491 (RFC 3261 §14.1).
-    at: Option<Instant>,
-    tries: u8,
-}
-
-/// A re-INVITE or UPDATE of ours on its way.
-#[derive(Debug)]
-struct Modifying {
-    number: u32,
-    method: Method,
-    want: Want,
-}
-
-/// One dialog and what is agreed on in it.
-#[derive(Debug)]
-struct Talk {
-    fork: Fork,
-    dialog: Dialog,
-    media: OfferAnswer,
-    peer: Peer,
-    /// RSeq of the last reliable provisional response that was acknowledged (RFC 3262 §4).
-    rseq: Option<u32>,
-    want: Option<Want>,
-    modifying: Option<Modifying>,
-}
-
-impl Talk {
-    fn new(fork: Fork, dialog: Dialog, media: OfferAnswer) -> Self {
-        Self { fork, dialog, media, peer: Peer::default(), rseq: None, want: None, modifying: None }
-    }
-
-    /// A request of theirs whose offer awaits our application.
-    fn waiting(&self) -> Option<ServerId> {
-        match self.media.exchange() {
-            Exchange::Theirs { by: TheirPlace::ReInvite(waiting) | TheirPlace::Update(waiting), .. } => {
-                Some(waiting.id)
-            }
-            Exchange::Theirs { by: TheirPlace::Prack(id), .. } => Some(*id),
-            Exchange::Theirs { .. } | Exchange::Empty | Exchange::Stable | Exchange::Ours { .. } => None,
-        }
-    }
-}
-
-/// What a session awaits.
-///
-/// ```text
-///   we call                                              we are called
-///   Calling ── 3xx, 422: again ─▶ Calling                Ringing ── 1xx ─▶ Ringing
-///     │ 2xx, ACK            │ 3xx–6xx, give up: CANCEL      │ 2xx            │ 3xx–6xx, CANCEL, PRACK or user too late
-///     ▼                     ▼                               ▼                ▼
-///     Up ─ BYE, expired ─▶ Over                             Up ── BYE, … ─▶ Over
-///     Up ⟲ re-INVITE, UPDATE, INFO, REFER (session/modify, session/requests, sip/transfer)
-///   Over: the application heard of the end; late 2xx are still acknowledged and ended, our 2xx may still await the ACK
-///         before BYE may leave (RFC 3261 §15), a transfer may still report.
-/// ```
-#[derive(Debug)]
-enum State {
-    Calling(Box<Calling>),
-    Ringing(Box<Ringing>),
-    Up(Box<Up>),
-    Over(Box<Over>),
-}
-
-#[derive(Debug)]
-struct Calling {
-    /// The exchange as it was when the INVITE left: each fork answers for itself (RFC 3261 §13.2.2.4).
-    media: OfferAnswer,
-    talks: Vec<Talk>,
-    next_fork: u32,
-    until: Instant,
-    /// Addresses tried, the first one included (RFC 3261 §8.1.3.4).
-    tried: Vec<Uri>,
-    /// Contacts of the last 3xx, best first.
-    elsewhere: VecDeque<NameAddr>,
-}
-
-#[derive(Debug)]
-struct Ringing {
-    id: ServerId,
-    cseq: u32,
-    talk: Talk,
-    reliable: Reliable,
-    /// The INVITE's caller must get each provisional response reliably.
-    must_be_reliable: bool,
-    /// The timer as our 2xx will say it.
-    timer: Option<crate::wire::sip::SessionExpires>,
-    peer_timer: bool,
-    until: Instant,
-    /// The last unreliable provisional response, repeated each minute (RFC 3261 §13.3.1.1).
-    last: Option<(Instant, Status)>,
-    /// The user took the call while a PRACK was awaited (RFC 3262 §3).
-    accepting: Option<Option<Box<Sdp>>>,
-    replaces: Option<SessionId>,
-}
-
-#[derive(Debug)]
-struct Up {
-    talk: Talk,
-    timer: Option<SessionTimer>,
-    /// As last told.
-    held: bool,
-    /// INFO requests that wait for the one before them.
-    digits: VecDeque<(char, Duration)>,
-}
-
-/// What is left when the application heard of the end.
-#[derive(Debug)]
-struct Over {
-    talk: Option<Box<Talk>>,
-    /// BYE with these headers once our 2xx is acknowledged (RFC 3261 §15).
-    bye: Option<Vec<Header>>,
-    until: Instant,
-}
-
-/// A request of ours without its final answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Flight {
-    Invite,
-    /// re-INVITE or UPDATE.
-    Modify(Fork),
-    Prack(Fork),
-    Bye,
-    Info,
-    Refer,
-    Notify,
-}
-
-/// A 2xx of ours, repeated until its ACK (RFC 3261 §13.3.1.4).
-#[derive(Debug)]
-struct Unacknowledged {
-    id: ServerId,
-    cseq: u32,
-    response: Box<Response>,
-    next: Instant,
-    interval: Duration,
-    until: Instant,
-    /// It answered the INVITE that began the session.
-    initial: bool,
-}
-
-/// An ACK of ours, repeated for each repeated 2xx (RFC 3261 §13.2.2.4).
-#[derive(Debug)]
-struct Acknowledged {
-    number: u32,
-    tag: Tag,
-    request: Box<Request>,
-    until: Instant,
-}
-
-/// The INVITE that began a session of ours; kept as long as answers of other forks may come.
-#[derive(Debug)]
-struct Sent {
-    number: u32,
-    request: Box<Request>,
-    until: Option<Instant>,
 }
 
 /// One INVITE session.
@@ -869,38 +695,3 @@ pub(crate) fn reasons(headers: &Headers) -> Vec<Reason> {
 pub(crate) fn tokens(names: &[&str]) -> Vec<Token> {
     names.iter().map(|name| Token::lossy(name)).collect()
 }
-
-/// A status known when this is compiled.
-const fn status(code: u16) -> Status {
-    match Status::new(code) {
-        Some(status) => status,
-        None => panic!("not a status"),
-    }
-}
-
-pub(crate) const TRYING: Status = status(100);
-pub(crate) const RINGING: Status = status(180);
-pub(crate) const SESSION_PROGRESS: Status = status(183);
-pub(crate) const OK: Status = status(200);
-pub(crate) const ACCEPTED: Status = status(202);
-pub(crate) const MOVED_TEMPORARILY: Status = status(302);
-pub(crate) const BAD_REQUEST: Status = status(400);
-pub(crate) const METHOD_NOT_ALLOWED: Status = status(405);
-pub(crate) const REQUEST_TIMEOUT: Status = status(408);
-pub(crate) const UNSUPPORTED_MEDIA_TYPE: Status = status(415);
-pub(crate) const BAD_EXTENSION: Status = status(420);
-pub(crate) const EXTENSION_REQUIRED: Status = status(421);
-pub(crate) const SESSION_TOO_BRIEF: Status = status(422);
-pub(crate) const BAD_INFO_PACKAGE: Status = status(469);
-pub(crate) const TEMPORARILY_UNAVAILABLE: Status = status(480);
-pub(crate) const NO_TRANSACTION: Status = status(481);
-pub(crate) const BUSY_HERE: Status = status(486);
-pub(crate) const REQUEST_TERMINATED: Status = status(487);
-pub(crate) const NOT_ACCEPTABLE_HERE: Status = status(488);
-pub(crate) const BAD_EVENT: Status = status(489);
-pub(crate) const REQUEST_PENDING: Status = status(491);
-pub(crate) const SERVER_ERROR: Status = status(500);
-pub(crate) const NOT_IMPLEMENTED: Status = status(501);
-pub(crate) const SERVICE_UNAVAILABLE: Status = status(503);
-pub(crate) const SERVER_TIMEOUT: Status = status(504);
-pub(crate) const DECLINE: Status = status(603);

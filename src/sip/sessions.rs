@@ -323,10 +323,10 @@ impl Sessions {
                 }
             }
             Heard::Confirmed(id) => {
-                if let Some(session) = self.servers.remove(&id) {
-                    if let Some(slot) = self.sessions.get_mut(&session) {
-                        slot.servers.retain(|known| *known != id);
-                    }
+                if let Some(session) = self.servers.remove(&id)
+                    && let Some(slot) = self.sessions.get_mut(&session)
+                {
+                    slot.servers.retain(|known| *known != id);
                 }
             }
             Heard::Cancelled { id, reasons } => {

@@ -1,5 +1,5 @@
 //! Generated operations of two user agents, with a network that loses what sessions repeat themselves, beside a small
-//! model. `OFFHOOK_SEQUENCES` sets how many (3 000 unless told), `OFFHOOK_SEED` replays the one that a failure printed.
+//! model. `OFFHOOK_SEQUENCES` sets how many (10 000 unless told), `OFFHOOK_SEED` replays the one that a failure printed.
 
 use crate::phone::*;
 use offhook::sip::exchange::{Failure, Heard, RequestId, ServerId, Wish};
@@ -25,7 +25,6 @@ struct Modelled {
     /// Offers of theirs that await our answer.
     theirs: BTreeSet<Fork>,
     referral: Option<ReferralId>,
-    dialogs: usize,
 }
 
 struct Side {
@@ -66,10 +65,14 @@ struct World {
     loss: u64,
     names: u64,
     tell: bool,
+    /// Which session speaks in a dialog.
+    speakers: BTreeMap<(usize, String, String), SessionId>,
+    seen: BTreeMap<&'static str, u64>,
 }
 
 impl World {
     fn new(seed: u64, tell: bool) -> Self {
+        #[allow(clippy::disallowed_methods, reason = "where virtual time begins")]
         let now = Instant::now();
         let side = |n: u8| {
             let policy = Policy { referrals: true, replaces: true, ..Policy::default() };
@@ -93,6 +96,8 @@ impl World {
             loss: [0, 20, 50][(seed % 3) as usize],
             names: 0,
             tell,
+            speakers: BTreeMap::new(),
+            seen: BTreeMap::new(),
         }
     }
 
@@ -126,6 +131,11 @@ impl World {
         match wish {
             Wish::Request { id, request } => {
                 let initial = request.headers.to.tag().is_none();
+                let tag = request.headers.from.tag().unwrap();
+                let dialog = (n, request.headers.call_id.to_string(), tag.to_string());
+                let offhook::sip::exchange::Owner::Session(owner) = id.owner else { panic!("{id:?}") };
+                let speaker = *self.speakers.entry(dialog).or_insert(SessionId(owner));
+                assert_eq!(speaker, SessionId(owner), "two sessions of one dialog");
                 if !request.body.is_empty() && matches!(request.method, Method::Invite | Method::Update) && !initial {
                     let side = &self.sides[n];
                     let id = SessionId(match id.owner {
@@ -236,9 +246,26 @@ impl World {
     }
 
     fn event(&mut self, n: usize, id: SessionId, event: SessionEvent) {
+        let kind = match &event {
+            SessionEvent::Accepted { .. } => "accepted",
+            SessionEvent::Confirmed => "confirmed",
+            SessionEvent::AnswerReceived { early: true, .. } => "early answer",
+            SessionEvent::AnswerReceived { .. } => "answer",
+            SessionEvent::OfferReceived { early: true, .. } => "early offer",
+            SessionEvent::OfferReceived { .. } => "offer",
+            SessionEvent::OfferRefused { .. } => "offer refused",
+            SessionEvent::OfferWithdrawn { .. } => "offer withdrawn",
+            SessionEvent::Held(_) => "held",
+            SessionEvent::Dtmf { .. } => "digit",
+            SessionEvent::Referred { .. } => "referred",
+            SessionEvent::Transfer(_) => "transfer",
+            SessionEvent::Ended(_) => "ended",
+            _ => "other",
+        };
+        *self.seen.entry(kind).or_default() += 1;
         let side = &mut self.sides[n];
         if let SessionEvent::Incoming(_) = event {
-            let model = Modelled { phase: Phase::Ringing, theirs: BTreeSet::new(), referral: None, dialogs: 1 };
+            let model = Modelled { phase: Phase::Ringing, theirs: BTreeSet::new(), referral: None };
             assert!(side.known.insert(id, model).is_none());
             return;
         }
@@ -248,7 +275,6 @@ impl World {
             SessionEvent::Accepted { .. } => {
                 assert_eq!(model.phase, Phase::Calling, "accepted twice");
                 model.phase = Phase::Up;
-                model.dialogs += 1;
             }
             SessionEvent::Confirmed => assert_eq!(model.phase, Phase::Up),
             SessionEvent::OfferReceived { fork, .. } => {
@@ -304,7 +330,7 @@ impl World {
             let offer = (choice % 4 != 0).then(|| sdp(&name, 1, "sendrecv"));
             let invitation = Invitation::new(local("us"), addr("sip:them@b.test"), offer);
             let id = self.sides[n].sessions.invite(now, invitation).unwrap();
-            let model = Modelled { phase: Phase::Calling, theirs: BTreeSet::new(), referral: None, dialogs: 0 };
+            let model = Modelled { phase: Phase::Calling, theirs: BTreeSet::new(), referral: None };
             self.sides[n].known.insert(id, model);
             return self.settle();
         }
@@ -427,9 +453,10 @@ fn generated_operations_leave_no_session_no_request_and_no_timer_behind() {
     let number = |name: &str| std::env::var(name).ok().and_then(|s| s.parse::<u64>().ok());
     let seeds = match number("OFFHOOK_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("OFFHOOK_SEQUENCES").unwrap_or(3_000),
+        None => 0..number("OFFHOOK_SEQUENCES").unwrap_or(10_000),
     };
     let tell = number("OFFHOOK_SEED").is_some();
+    let mut seen: BTreeMap<&str, u64> = BTreeMap::new();
     for seed in seeds {
         let run = std::panic::catch_unwind(|| {
             let mut world = World::new(seed, tell);
@@ -440,10 +467,16 @@ fn generated_operations_leave_no_session_no_request_and_no_timer_behind() {
                 world.wait(ms(pause));
             }
             world.finish(seed);
+            world.seen
         });
-        if let Err(panic) = run {
-            println!("replay with OFFHOOK_SEED={seed}");
-            std::panic::resume_unwind(panic);
+        match run {
+            Ok(of_this) => of_this.into_iter().for_each(|(kind, n)| *seen.entry(kind).or_insert(0) += n),
+            Err(panic) => {
+                println!("replay with OFFHOOK_SEED={seed}");
+                std::panic::resume_unwind(panic);
+            }
         }
     }
+    println!("{seen:?}");
+    assert!(tell || seen.len() == 14, "not everything happened: {seen:?}");
 }

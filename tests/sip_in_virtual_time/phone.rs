@@ -123,6 +123,7 @@ impl Peer {
 
 impl Phone {
     pub(crate) fn new(context: Context) -> Self {
+        #[allow(clippy::disallowed_methods, reason = "where virtual time begins")]
         let now = Instant::now();
         let config = SessionsConfig { context, contact: addr("sip:us@192.0.2.1"), seed: [3; 32] };
         Self {

@@ -43,6 +43,7 @@ fn random(state: &mut u64) -> u64 {
 
 impl Network {
     fn new(seed: u64, loss: u64) -> Self {
+        #[allow(clippy::disallowed_methods, reason = "where virtual time begins")]
         let start = Instant::now();
         let node = |n: u8| {
             let ip: IpAddr = format!("192.0.2.{n}").parse().unwrap();

@@ -7,7 +7,7 @@ use super::{
     Birth, Context, End, EndCause, EndedBy, Flight, Fork, Incoming, Misuse, Ringing, Role, SUPPORTED, Sdp, Session,
     SessionEvent, State, Talk, Trust, Unacknowledged, Up, description, timer,
 };
-use crate::sip::dialog::{Dialog, Phase};
+use crate::sip::dialog::Dialog;
 use crate::sip::exchange::{Origin, ServerId, Wish};
 use crate::sip::sessions::SessionId;
 use crate::wire::sip::{
@@ -271,10 +271,8 @@ impl Session {
     /// Contact, Allow, Supported, and Record-Route where the response makes a dialog (RFC 3261 §12.1.1).
     pub(super) fn introduce_response(&self, headers: &mut Headers) {
         self.introduce(headers);
-        if let Some(talk) = self.talks().next() {
-            if self.role == Role::Callee && (talk.dialog.phase() == Phase::Early || self.unacknowledged.is_none()) {
-                headers.record_route = talk.dialog.routes().to_vec();
-            }
+        if let Some(talk) = self.talks().next().filter(|_| self.role == Role::Callee) {
+            headers.record_route = talk.dialog.routes().to_vec();
         }
     }
 

@@ -119,11 +119,11 @@ impl Session {
             }
             prack = Some((fork, rack));
         }
-        if let (Some(fork), Ok(Some(sdp))) = (fork, description::read(&response.headers, &response.body)) {
-            if self.provisional_description(now, fork, sdp, prack.as_ref().map(|(_, rack)| rack)) {
-                // An offer: the PRACK waits for our answer (RFC 3262 §5).
-                prack = None;
-            }
+        if let (Some(fork), Ok(Some(sdp))) = (fork, description::read(&response.headers, &response.body))
+            && self.provisional_description(now, fork, sdp, prack.as_ref().map(|(_, rack)| rack))
+        {
+            // An offer: the PRACK waits for our answer (RFC 3262 §5).
+            prack = None;
         }
         if let Some((fork, rack)) = prack {
             self.send_prack(fork, rack, None);
@@ -373,13 +373,13 @@ impl Session {
             calling.elsewhere = best_first(&response.headers.contact);
         }
         // RFC 3261 §16.7 step 5: a 6xx speaks for all.
-        if response.status.code() < 600 {
-            if let Some(uri) = self.next_target() {
-                self.fork_anew();
-                self.events.push_back(SessionEvent::Redirected { to: uri.clone() });
-                self.invite_again(cseq, Some(uri));
-                return;
-            }
+        if response.status.code() < 600
+            && let Some(uri) = self.next_target()
+        {
+            self.fork_anew();
+            self.events.push_back(SessionEvent::Redirected { to: uri.clone() });
+            self.invite_again(cseq, Some(uri));
+            return;
         }
         self.sent = None;
         let mut end = End::rejected(response);

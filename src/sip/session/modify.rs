@@ -235,6 +235,9 @@ impl Session {
     fn offer_refused(&mut self, fork: Fork, refresh: bool, status: Status) {
         // A refresh that is refused leaves the timer to end the session (RFC 4028 §10).
         if !refresh {
+            if let Some(talk) = self.talk(fork) {
+                talk.media.holding = talk.media.local().is_some_and(description::is_held);
+            }
             self.events.push_back(SessionEvent::OfferRefused { fork, status });
         }
     }
@@ -395,10 +398,10 @@ impl Session {
     }
 
     fn learn(&mut self, headers: &Headers, origin: Origin) {
-        if let Some(tag) = headers.from.tag() {
-            if let Some(talk) = self.talks_mut().find(|talk| talk.dialog.is_remote(&tag)) {
-                talk.peer.learn(headers);
-            }
+        if let Some(tag) = headers.from.tag()
+            && let Some(talk) = self.talks_mut().find(|talk| talk.dialog.is_remote(&tag))
+        {
+            talk.peer.learn(headers);
         }
         if let Some(identity) = self.identity_of(headers, origin) {
             self.events.push_back(SessionEvent::Identity(identity));

@@ -133,12 +133,10 @@ impl Session {
             }
             return;
         }
-        if let Some((at, status)) = ringing.last {
-            if at <= now {
-                let sdp = ringing.talk.media.preview.as_deref().cloned();
-                let reliable = ringing.must_be_reliable;
-                self.send_provisional(now, status, sdp.as_ref().filter(|_| !reliable), reliable);
-            }
+        if let Some((_, status)) = ringing.last.filter(|(at, _)| *at <= now) {
+            let sdp = ringing.talk.media.preview.as_deref().cloned();
+            let reliable = ringing.must_be_reliable;
+            self.send_provisional(now, status, sdp.as_ref().filter(|_| !reliable), reliable);
         }
     }
 
