@@ -21,7 +21,7 @@ use crate::sip::transfer::Transfers;
 use crate::wire::sip::{Header, Headers, Method, NameAddr, Reason, Request, Response, SipText, Status, Tag, Token};
 use offer_answer::{Exchange, TheirPlace};
 pub(crate) use state::Flight;
-use state::{Acknowledged, Calling, Modifying, Over, Ringing, Sent, State, Talk, Unacknowledged, Up, Want};
+use state::{Acknowledged, Calling, Modifying, Offer, Over, Ringing, Sent, State, Talk, Unacknowledged, Up, Want};
 pub(crate) use status::{
     ACCEPTED, BAD_EVENT, BAD_EXTENSION, BAD_INFO_PACKAGE, BAD_REQUEST, BUSY_HERE, DECLINE, EXTENSION_REQUIRED,
     METHOD_NOT_ALLOWED, MOVED_TEMPORARILY, NO_TRANSACTION, NOT_ACCEPTABLE_HERE, NOT_IMPLEMENTED, OK, REQUEST_PENDING,

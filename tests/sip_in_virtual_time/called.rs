@@ -208,7 +208,7 @@ fn early_media_goes_reliably_where_the_caller_can_and_the_200_waits_for_its_prac
     let early = phone.response(id);
     assert!(early.headers.requires("100rel") && body(&early.body).contains("s=alice"));
     let rseq = early.headers.rseq().unwrap();
-    assert!(rseq >= 1 && rseq < 1 << 31);
+    assert!((1..1 << 31).contains(&rseq));
     phone.act(|s, now| s.accept(now, session, None)).unwrap();
     // Repeated after T1, 2·T1, …; no 200 yet.
     phone.wait(ms(3600));

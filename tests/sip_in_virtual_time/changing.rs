@@ -17,7 +17,8 @@ fn a_hold_is_a_reinvite_with_sendonly_and_the_next_version_and_its_end_another()
     let (id, hold) = phone.request(Method::Invite);
     let text = body(&hold.body);
     assert!(text.contains("a=sendonly") && text.contains("o=- 775 2 "), "{text}");
-    assert_eq!(phone.act(|s, now| s.hold(now, session, false)), Err(Misuse::OfferOpen));
+    assert_eq!(phone.act(|s, now| s.hold(now, session, true)), Ok(()));
+    phone.silent();
     phone.answer(id, with_sdp(answer(&hold, 200, "bob"), &sdp("bob", 2, "recvonly")));
     assert_eq!(phone.ack().headers.cseq.number, hold.headers.cseq.number);
     assert!(matches!(phone.event(), SessionEvent::AnswerReceived { early: false, .. }));
@@ -27,6 +28,33 @@ fn a_hold_is_a_reinvite_with_sendonly_and_the_next_version_and_its_end_another()
     let (_, resume) = phone.request(Method::Invite);
     let text = body(&resume.body);
     assert!(text.contains("a=sendrecv") && text.contains("o=- 775 3 "), "{text}");
+}
+
+#[test]
+fn a_hold_beside_an_open_offer_waits_and_the_last_wish_counts() {
+    let mut phone = phone();
+    let (session, _, _) = phone.call_up();
+    phone.act(|s, now| s.hold(now, session, true)).unwrap();
+    let (id, hold) = phone.request(Method::Invite);
+    for on in [false, true, false] {
+        phone.act(|s, now| s.hold(now, session, on)).unwrap();
+    }
+    phone.silent();
+    phone.answer(id, with_sdp(answer(&hold, 200, "bob"), &sdp("bob", 2, "recvonly")));
+    phone.ack();
+    let (id, resume) = phone.request(Method::Invite);
+    assert!(body(&resume.body).contains("a=sendrecv"));
+    // A new description that meets 491 takes the hold wished meanwhile along.
+    phone.answer(id, with_sdp(answer(&resume, 200, "bob"), &sdp("bob", 3, "sendrecv")));
+    phone.ack();
+    phone.act(|s, now| s.reoffer(now, session, sdp("alice2", 1, "sendrecv"))).unwrap();
+    let (id, new) = phone.request(Method::Invite);
+    phone.act(|s, now| s.hold(now, session, true)).unwrap();
+    phone.answer(id, answer(&new, 491, "bob"));
+    phone.wait(secs(4));
+    let text = body(&phone.request(Method::Invite).1.body);
+    assert!(text.contains("s=alice2") && text.contains("a=sendonly"), "{text}");
+    phone.silent();
 }
 
 #[test]
@@ -136,7 +164,7 @@ fn an_offer_of_theirs_beside_ours_is_answered_491_and_ours_is_tried_again_later(
         phone.wait(ms(to));
         let (at, _) = phone.wishes[0];
         let delay = (phone.start + at - refused_at).as_millis() as u64;
-        assert!((from..=to).contains(&delay) && delay % 10 == 0, "{delay}");
+        assert!((from..=to).contains(&delay) && delay.is_multiple_of(10), "{delay}");
         let (id, again) = phone.request(Method::Invite);
         assert!(again.headers.cseq.number > ours.headers.cseq.number);
         phone.answer(id, with_sdp(answer(&again, 200, "bob"), &sdp("bob", 2, "sendrecv")));
@@ -183,7 +211,7 @@ fn our_offer_waits_while_theirs_is_open() {
     let theirs = peer.with_sdp(Method::Invite, &sdp("bob", 2, "sendrecv"));
     let cseq = theirs.headers.cseq.number;
     let id = phone.receive(theirs);
-    phone.act(|s, now| s.hold(now, session, true)).unwrap();
+    phone.act(|s, now| s.reoffer(now, session, sdp("alice2", 1, "sendrecv"))).unwrap();
     phone.silent();
     phone.act(|s, now| s.answer(now, session, Fork(0), sdp("alice", 1, "sendrecv"))).unwrap();
     assert_eq!(phone.response(id).status.code(), 200);
@@ -191,6 +219,20 @@ fn our_offer_waits_while_theirs_is_open() {
     phone.silent();
     phone.hear(Heard::Ack(Box::new(peer.ack(cseq))));
     phone.request(Method::Invite);
+}
+
+#[test]
+fn a_hold_that_an_answer_of_ours_said_needs_no_offer() {
+    let mut phone = phone();
+    let (session, mut peer) = phone.called_up();
+    let theirs = peer.with_sdp(Method::Invite, &sdp("bob", 2, "sendrecv"));
+    let cseq = theirs.headers.cseq.number;
+    let id = phone.receive(theirs);
+    phone.act(|s, now| s.hold(now, session, true)).unwrap();
+    phone.act(|s, now| s.answer(now, session, Fork(0), sdp("alice", 1, "sendrecv"))).unwrap();
+    assert!(body(&phone.response(id).body).contains("a=sendonly"));
+    phone.hear(Heard::Ack(Box::new(peer.ack(cseq))));
+    phone.silent();
 }
 
 #[test]

@@ -327,7 +327,7 @@ impl World {
         let live: Vec<SessionId> =
             self.sides[n].known.iter().filter(|(_, m)| m.phase != Phase::Ended).map(|(id, _)| *id).collect();
         if live.is_empty() || (what == 0 && live.len() < 3) {
-            let offer = (choice % 4 != 0).then(|| sdp(&name, 1, "sendrecv"));
+            let offer = (!choice.is_multiple_of(4)).then(|| sdp(&name, 1, "sendrecv"));
             let invitation = Invitation::new(local("us"), addr("sip:them@b.test"), offer);
             let id = self.sides[n].sessions.invite(now, invitation).unwrap();
             let model = Modelled { phase: Phase::Calling, theirs: BTreeSet::new(), referral: None };
@@ -361,9 +361,9 @@ impl World {
             }
             8 => s.hang_up(now, id, Vec::new()).unwrap(),
             9 | 10 => s.reoffer(now, id, sdp).unwrap_or(()),
-            11 | 12 => s.hold(now, id, choice % 2 == 0).unwrap_or(()),
+            11 | 12 => s.hold(now, id, choice.is_multiple_of(2)).unwrap_or(()),
             13..=15 => match model.theirs.pop_first() {
-                Some(fork) if choice % 5 == 0 => s.refuse_offer(now, id, fork, status(488)).unwrap(),
+                Some(fork) if choice.is_multiple_of(5) => s.refuse_offer(now, id, fork, status(488)).unwrap(),
                 Some(fork) => s.answer(now, id, fork, sdp).unwrap(),
                 None => {
                     let done = s.answer(now, id, Fork(0), sdp);

@@ -81,7 +81,7 @@ impl Network {
             sent: 0,
             random: seed ^ 0x51ed,
             loss,
-            early: seed % 3 == 0,
+            early: seed.is_multiple_of(3),
         };
         network.settle();
         network
@@ -89,7 +89,7 @@ impl Network {
 
     fn transmit(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         // Now and then a datagram comes twice.
-        let copies = if self.loss > 0 && random(&mut self.random) % 50 == 0 { 2 } else { 1 };
+        let copies = if self.loss > 0 && random(&mut self.random).is_multiple_of(50) { 2 } else { 1 };
         for _ in 0..copies {
             if random(&mut self.random) % 100 < self.loss {
                 continue;

@@ -3,8 +3,8 @@
 
 use super::offer_answer::{Exchange, OurPlace, TheirPlace, Waiting};
 use super::{
-    End, EndCause, EndedBy, Flight, Fork, Misuse, Modifying, Sdp, Session, SessionEvent, State, Want, description,
-    timer,
+    End, EndCause, EndedBy, Flight, Fork, Misuse, Modifying, Offer, Sdp, Session, SessionEvent, State, Want,
+    description, timer,
 };
 use crate::sip::dialog::Phase;
 use crate::sip::exchange::{Failure, Origin, ServerId};
@@ -24,25 +24,34 @@ impl Session {
         if talk.dialog.phase() == Phase::Early && !talk.peer.update {
             return Err(Misuse::NotAllowed("UPDATE"));
         }
-        let open = |want: &Want| want.sdp.is_some();
-        if talk.want.as_ref().is_some_and(open) || talk.modifying.as_ref().is_some_and(|m| open(&m.want)) {
+        let open = talk.want.iter().chain(talk.modifying.as_ref().map(|m| &m.want)).any(Want::is_new);
+        if open {
             return Err(Misuse::OfferOpen);
         }
-        talk.want = Some(Want { sdp: Some(Box::new(sdp)), at: None, tries: 0 });
+        let mut sdp = sdp;
+        if let Some(Want { offer: Offer::Hold(on), .. }) = &talk.want {
+            description::hold(&mut sdp, *on);
+        }
+        talk.want = Some(Want::new(Offer::New(Box::new(sdp))));
         self.pump(now);
         Ok(())
     }
 
-    /// Our hold, or its end: what holds, with other directions (RFC 3264 §8.4). Answers of ours keep to it.
+    /// Our hold, or its end: what holds, with other directions (RFC 3264 §8.4). Answers of ours keep to it. Beside an offer
+    /// that is on its way it waits, and the last wish counts.
     pub(crate) fn hold(&mut self, now: Instant, on: bool) -> Result<(), Misuse> {
         let State::Up(up) = &mut self.state else { return Err(self.not_up()) };
-        let Some(local) = up.talk.media.local() else { return Err(Misuse::NoDescription) };
-        let mut sdp = local.clone();
-        description::hold(&mut sdp, on);
-        self.reoffer(now, sdp)?;
-        if let State::Up(up) = &mut self.state {
-            up.talk.media.holding = on;
+        let talk = &mut up.talk;
+        if talk.media.local().is_none() {
+            return Err(Misuse::NoDescription);
         }
+        talk.media.holding = on;
+        match &mut talk.want {
+            Some(Want { offer: Offer::New(sdp), .. }) => description::hold(sdp, on),
+            Some(Want { offer: offer @ (Offer::Hold(_) | Offer::Refresh), .. }) => *offer = Offer::Hold(on),
+            None => talk.want = Some(Want::new(Offer::Hold(on))),
+        }
+        self.pump(now);
         Ok(())
     }
 
@@ -94,7 +103,7 @@ impl Session {
         };
         let number = self.number.wrapping_add(1);
         let Some(talk) = self.talk(fork) else { return };
-        let refresh = talk.want.as_ref().is_some_and(|want| want.sdp.is_none());
+        let refresh = talk.want.as_ref().is_some_and(Want::is_refresh);
         let early = talk.dialog.phase() == Phase::Early;
         let method = if early || (refresh && talk.peer.update) { Method::Update } else { Method::Invite };
         if method == Method::Invite && !invite_free {
@@ -102,10 +111,19 @@ impl Session {
         }
         let Some(mut want) = talk.want.take() else { return };
         want.at = None;
-        let sdp = match (&want.sdp, &method) {
-            (Some(sdp), _) => Some((**sdp).clone()),
-            (None, Method::Invite) => talk.media.local().cloned(),
-            (None, _) => None,
+        let sdp = match (&want.offer, &method) {
+            (Offer::New(sdp), _) => Some((**sdp).clone()),
+            (Offer::Hold(on), _) => {
+                let mut held = talk.media.local().cloned();
+                held.iter_mut().for_each(|sdp| description::hold(sdp, *on));
+                // It holds, or does not, already.
+                if held.as_ref() == talk.media.local() {
+                    return;
+                }
+                held
+            }
+            (Offer::Refresh, Method::Invite) => talk.media.local().cloned(),
+            (Offer::Refresh, _) => None,
         };
         let mut request = talk.dialog.request(method.clone());
         if let Some(sdp) = sdp {
@@ -166,7 +184,7 @@ impl Session {
         let early = talk.dialog.phase() == Phase::Early;
         talk.dialog.refresh(&response.headers.contact);
         talk.peer.learn(&response.headers);
-        let asked = modifying.want.sdp.is_some();
+        let asked = !modifying.want.is_refresh();
         if let Exchange::Ours { by: OurPlace::Modification(_), .. } = talk.media.exchange() {
             match sdp {
                 Some(answer) => {
@@ -197,7 +215,7 @@ impl Session {
         talk.media.roll_back();
         let early = talk.dialog.phase() == Phase::Early;
         let retry_after = response.headers.retry_after().map(|seconds| Duration::from_secs(u64::from(seconds)));
-        let refresh = modifying.want.sdp.is_none();
+        let refresh = modifying.want.is_refresh();
         let update = modifying.method == Method::Update;
         match response.status.code() {
             // RFC 3261 §14.1.
@@ -235,7 +253,8 @@ impl Session {
     fn offer_refused(&mut self, fork: Fork, refresh: bool, status: Status) {
         // A refresh that is refused leaves the timer to end the session (RFC 4028 §10).
         if !refresh {
-            if let Some(talk) = self.talk(fork) {
+            let holds = |want: &Want| matches!(want.offer, Offer::Hold(_));
+            if let Some(talk) = self.talk(fork).filter(|talk| !talk.want.as_ref().is_some_and(holds)) {
                 talk.media.holding = talk.media.local().is_some_and(description::is_held);
             }
             self.events.push_back(SessionEvent::OfferRefused { fork, status });
@@ -246,11 +265,18 @@ impl Session {
         let limit = self.context.limits.offer_tries;
         let Some(talk) = self.talk(fork) else { return };
         if want.tries + 1 >= limit {
-            self.offer_refused(fork, want.sdp.is_none(), status);
-        } else if talk.want.is_none() {
-            // An offer that came meanwhile refreshes as well.
-            talk.want = Some(Want { at: Some(now + after), tries: want.tries + 1, ..want });
+            self.offer_refused(fork, want.is_refresh(), status);
+            return;
         }
+        let mut again = Want { at: Some(now + after), tries: want.tries + 1, ..want };
+        match (&mut again.offer, &talk.want) {
+            // The hold that was wished meanwhile is part of it.
+            (Offer::New(sdp), Some(Want { offer: Offer::Hold(on), .. })) => description::hold(sdp, *on),
+            // What was wished meanwhile does as well.
+            (_, Some(_)) => return,
+            (_, None) => {}
+        }
+        talk.want = Some(again);
     }
 
     /// A re-INVITE or UPDATE of ours got no answer.
@@ -262,7 +288,7 @@ impl Session {
         if why == Failure::TimedOut && !early {
             self.finish(now, End::failed(why), Vec::new());
         } else {
-            self.offer_refused(fork, modifying.want.sdp.is_none(), super::SERVICE_UNAVAILABLE);
+            self.offer_refused(fork, modifying.want.is_refresh(), super::SERVICE_UNAVAILABLE);
             self.pump(now);
         }
     }
@@ -290,7 +316,7 @@ impl Session {
             timer.refresh_at = None;
             // An offer that is on its way refreshes too.
             if up.talk.want.is_none() && up.talk.modifying.is_none() {
-                up.talk.want = Some(Want { sdp: None, at: None, tries: 0 });
+                up.talk.want = Some(Want::new(Offer::Refresh));
             }
         }
     }

@@ -29,14 +29,38 @@ impl Peer {
     }
 }
 
+/// What of ours awaits its turn.
+#[derive(Debug, Clone)]
+pub(super) enum Offer {
+    /// What holds, again (RFC 4028).
+    Refresh,
+    /// The application's.
+    New(Box<Sdp>),
+    /// What holds when it is sent, with other directions.
+    Hold(bool),
+}
+
 /// An offer, or a refresh, of ours that awaits its turn.
 #[derive(Debug, Clone)]
 pub(super) struct Want {
-    /// `None`: a refresh with what holds.
-    pub(super) sdp: Option<Box<Sdp>>,
+    pub(super) offer: Offer,
     /// Not before then: after 491 (RFC 3261 §14.1).
     pub(super) at: Option<Instant>,
     pub(super) tries: u8,
+}
+
+impl Want {
+    pub(super) fn new(offer: Offer) -> Self {
+        Self { offer, at: None, tries: 0 }
+    }
+
+    pub(super) fn is_refresh(&self) -> bool {
+        matches!(self.offer, Offer::Refresh)
+    }
+
+    pub(super) fn is_new(&self) -> bool {
+        matches!(self.offer, Offer::New(_))
+    }
 }
 
 /// A re-INVITE or UPDATE of ours on its way.
