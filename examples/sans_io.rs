@@ -66,7 +66,7 @@ pub(crate) fn main() -> Result<(), Failure> {
             Output::Transmit(Transmit { local: source, destination: local, contents: mut bytes }) => {
                 ends[1 - side].handle_input(now, Input::Datagram { local, source, bytes: &mut bytes });
             }
-            Output::Event(Event::Online { .. }) if side == 0 => drop(ends[0].call(now, &Jid::new("b@x.test")?)?),
+            Output::Event(Event::Online { .. }) if side == 0 => drop(ends[0].call(now, Jid::new("b@x.test")?)?),
             Output::Event(Event::Incoming { call, .. }) => ends[side].accept(now, call)?,
             Output::Event(Event::Connected { call, .. }) => calls[side] = Some(call),
             Output::Event(Event::Signalled { by, what }) => println!("{side} {:6} {what}", by.as_str()),

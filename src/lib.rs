@@ -135,6 +135,11 @@
 //!   `src/transport/protection.rs` for legs that do not belong to Jingle.
 //! - rtcp-mux is required on ICE legs; candidates of component 2 are accepted and left unused.
 //! - TCP candidates are read and left unused; TURN goes over UDP only.
+//! - SIP's media without ICE: the peer is where its description says, or where one of its first five packets comes from, and
+//!   then nowhere else (`src/transport/plain.rs`). SDES keys go over encrypted signalling only, unless they are demanded; an
+//!   MKI is not spoken (`src/transport/sdes.rs`). Descriptions carry all candidates: there is no trickle.
+//! - Before a SIP callee answers, a caller hears it and sends silence (RFC 3960; `src/endpoint/telephone.rs`). A transfer is
+//!   followed to hosts of the configuration only.
 //! - Of several fingerprints only those with the strongest known hash count (RFC 8122 §5); no key leaves
 //!   `src/transport/dtls.rs` for a certificate that fits none.
 //! - A TURN error without MESSAGE-INTEGRITY is believed, as deployed servers send it (`src/transport/turn.rs`).

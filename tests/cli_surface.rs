@@ -6,9 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// Flags that `call` and `answer` share.
-const MEDIA: [&str; 7] = ["--play", "--record", "--tone", "--null-audio", "--dtmf", "--codec", "--duration"];
+const MEDIA: [&str; 9] =
+    ["--play", "--record", "--tone", "--null-audio", "--dtmf", "--codec", "--duration", "--media", "--transfer"];
 const NETWORK: [&str; 5] = ["--relay-only", "--lab", "--stun", "--turn", "--require-fingerprint"];
-const ACCOUNT: [&str; 10] = [
+const ACCOUNT: [&str; 14] = [
+    "--auth-user",
+    "--certificate",
+    "--key",
+    "--sip-listen",
     "--account",
     "--config",
     "--server",
@@ -151,6 +156,67 @@ fn arguments_that_cannot_be_meant_are_usage_errors() {
     refused(&[&serverless[..], &["--pin", "abcd"]].concat(), 2, &["64"]);
     refused(&[&serverless[..], &["--require-fingerprint", "zz"]].concat(), 2, &["64"]);
     refused(&["answer", "--auto-answer", "a@b@c"], 2, &["a@b@c"]);
+}
+
+#[test]
+fn sip_arguments_that_cannot_be_meant_are_usage_errors() {
+    refused(&["call", "sip:600@pbx.test", "--null-audio", "--media", "magic"], 2, &["magic", "sdes"]);
+    refused(&["call", "sip:", "--null-audio"], 2, &["no address"]);
+    refused(&["call", "sip:a@b", "--null-audio", "--server", "tcp:"], 2, &["HOST:PORT"]);
+    refused(&["answer", "--null-audio", "--sip-listen", "192.0.2.1"], 2, &["udp:IP:PORT"]);
+    refused(&["send", "sip:a@b.test", "x"], 2, &["carries no files"]);
+    refused(&["call", "sip:a@b", "--null-audio", "--certificate", "x.pem"], 2, &["--key"]);
+    refused(&["call", "sip:a@b", "--null-audio", "--account", "sip:c@d"], 3, &["--password-file"]);
+}
+
+/// Two telephones without a PBX: what both print, and their exit codes.
+fn telephones(port: u16, answer: &[&str], call: &[&str]) -> [(i32, String); 2] {
+    let listen = format!("udp:127.0.0.1:{port}");
+    let mut arguments = vec!["answer", "--json", "--sip-listen", &listen, "--once", "--auto-answer", "all"];
+    arguments.extend(answer);
+    let answering = program(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let to = format!("sip:anybody@127.0.0.1:{port}");
+    let mut arguments = vec!["call", "--json", &to];
+    arguments.extend(call);
+    let called = run(&arguments);
+    let answered = answering.wait_with_output().unwrap();
+    [answered, called].map(|output| {
+        let text = format!("{}{}", stdout(&output), stderr(&output));
+        (output.status.code().unwrap(), text)
+    })
+}
+
+#[test]
+fn two_telephones_talk_without_a_pbx_in_each_protection() {
+    for (port, security, encrypted) in [(39_511, "plain", false), (39_513, "sdes", true), (39_515, "dtls", true)] {
+        let folder = Folder::new(&format!("sip-{security}"));
+        let [heard, answer] = ["heard.wav", "answer.wav"].map(|name| folder.0.join(name).display().to_string());
+        let [answered, called] = telephones(
+            port,
+            &["--tone", "700", "--record", &heard, "--media", security],
+            &["--tone", "440", "--record", &answer, "--media", security, "--duration", "2", "--dtmf", "4#"],
+        );
+        assert_eq!((answered.0, called.0), (0, 0), "{security}: {} {}", answered.1, called.1);
+        for text in [&answered.1, &called.1] {
+            let words = format!("\"encrypted\":{encrypted}");
+            assert!(text.contains(&words) && text.contains("\"event\":\"ended\""), "{security}: {text}");
+        }
+        assert!(answered.1.contains("\"digit\":\"4\"") && answered.1.contains("\"digit\":\"#\""), "{}", answered.1);
+        for path in [&heard, &answer] {
+            let bytes = std::fs::read(path).unwrap();
+            let loud = bytes.chunks_exact(2).filter(|s| i16::from_le_bytes([s[0], s[1]]).abs() > 3000).count();
+            assert!(loud > 48_000, "{security} {path}: {loud} loud samples");
+        }
+    }
+}
+
+#[test]
+fn a_telephone_that_nobody_reaches_says_so() {
+    refused(
+        &["call", "sip:nobody@127.0.0.1:9;transport=tcp", "--null-audio", "--quiet"],
+        5,
+        &["the server connection is gone"],
+    );
 }
 
 #[test]

@@ -189,14 +189,16 @@ fn codecs(names: &[String]) -> Result<Vec<CodecName>, Failure> {
         .collect()
 }
 
-/// `contacts`, `all`, or a list of JIDs.
+/// `contacts`, `all`, or a list of JIDs or SIP addresses.
 pub(crate) fn callers(text: &str) -> Result<Callers, Failure> {
     match text {
         "contacts" => Ok(Callers::Contacts),
         "all" => Ok(Callers::Everyone),
         list => list
             .split(',')
-            .map(|jid| BareJid::new(jid.trim()).map_err(|why| usage(format!("{jid:?} is no JID: {why}"))))
+            .map(|jid| jid.trim())
+            .map(|jid| jid.strip_prefix("sip:").or_else(|| jid.strip_prefix("sips:")).unwrap_or(jid))
+            .map(|jid| BareJid::new(jid).map_err(|why| usage(format!("{jid:?} is no JID: {why}"))))
             .collect::<Result<_, _>>()
             .map(Callers::Listed),
     }
@@ -426,6 +428,9 @@ mod tests {
     fn callers_are_contacts_all_or_a_list() {
         assert_eq!(callers("contacts").unwrap(), Callers::Contacts);
         assert!(matches!(callers("a@b.c, d@e.f").unwrap(), Callers::Listed(list) if list.len() == 2));
+        assert!(
+            matches!(callers("sip:a@b.c").unwrap(), Callers::Listed(list) if list.iter().all(|j| j.as_str() == "a@b.c"))
+        );
         assert!(callers("a@b@c").is_err());
     }
 }

@@ -444,7 +444,16 @@ impl<'a> Talk<'a> {
                                 self.early = true;
                                 clock.reset();
                             }
-                            _ => {}
+                            CallEvent::EarlyMedia
+                            | CallEvent::Ringing
+                            | CallEvent::Accepted
+                            | CallEvent::PathChanged { .. }
+                            | CallEvent::Digit(_)
+                            | CallEvent::Hold { .. }
+                            | CallEvent::Mute { .. }
+                            | CallEvent::Transfer { .. }
+                            | CallEvent::Silent(_)
+                            | CallEvent::Ended(_) => {}
                         }
                         self.report(event);
                     }

@@ -93,13 +93,19 @@ fn read(typed: &mut Option<String>, code: KeyCode, modifiers: KeyModifiers) -> O
         }
         return meaning(code, modifiers);
     };
-    match code {
-        KeyCode::Char(_) if modifiers.contains(KeyModifiers::CONTROL) => return meaning(code, modifiers),
-        KeyCode::Esc => return Some(Key::Transfer(String::new())),
-        KeyCode::Enter => return Some(Key::Transfer(text)),
-        KeyCode::Backspace => drop(text.pop()),
-        KeyCode::Char(c) if text.len() < MOST_TYPED => text.push(c),
-        _ => {}
+    if let KeyCode::Char(c) = code {
+        if modifiers.contains(KeyModifiers::CONTROL) {
+            return meaning(code, modifiers);
+        }
+        if text.len() < MOST_TYPED {
+            text.push(c);
+        }
+    } else if code == KeyCode::Esc {
+        return Some(Key::Transfer(String::new()));
+    } else if code == KeyCode::Enter {
+        return Some(Key::Transfer(text));
+    } else if code == KeyCode::Backspace {
+        text.pop();
     }
     *typed = Some(text.clone());
     Some(Key::Typing(text))

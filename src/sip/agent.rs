@@ -299,7 +299,7 @@ impl Agent {
     /// True when nothing of ours awaits its answer: after [`Agent::shut_down`] the sockets may go.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        self.carrier.under_way() == 0 && self.sessions.is_empty()
+        self.carrier.awaiting() == 0 && self.sessions.is_empty()
     }
 
     /// The sessions and their verbs. What they wish leaves with the next [`Agent::poll_output`].

@@ -250,6 +250,12 @@ impl Carrier {
         self.work.errands.len()
     }
 
+    /// Requests of ours whose outcome is open.
+    #[must_use]
+    pub fn awaiting(&self) -> usize {
+        self.work.errands.values().filter(|errand| !errand.is_answered()).count()
+    }
+
     /// Moves what one part says to the next one, until all are quiet.
     fn pump(&mut self, now: Instant) {
         loop {

@@ -354,7 +354,7 @@ impl World {
 
     /// Calls somebody.
     pub fn call(&mut self, from: usize, to: &str) -> CallId {
-        let id = self.clients[from].endpoint.call(self.now, &Jid::new(to).unwrap()).unwrap();
+        let id = self.clients[from].endpoint.call(self.now, Jid::new(to).unwrap()).unwrap();
         self.drain(from);
         id
     }

@@ -59,7 +59,7 @@ impl Endpoint {
                 return Err(Misuse::NotRinging);
             }
         }
-        self.open_line(id);
+        self.open_line(now, id);
         self.pump(now);
         Ok(())
     }
@@ -76,7 +76,14 @@ impl Endpoint {
             session::Misuse::NotRinging => Misuse::NotRinging,
             session::Misuse::NotUp => Misuse::NotActive,
             session::Misuse::NoResources => Misuse::TooManyCalls,
-            other => Misuse::Unsupported(other.to_string()),
+            session::Misuse::NoFork
+            | session::Misuse::NoOffer
+            | session::Misuse::NoDescription
+            | session::Misuse::OfferOpen
+            | session::Misuse::NotAllowed(_)
+            | session::Misuse::WrongStatus(_)
+            | session::Misuse::NoReferral
+            | session::Misuse::NotAKey => Misuse::Unsupported(why.to_string()),
         })
     }
 
@@ -88,7 +95,7 @@ impl Endpoint {
                 let waits = |line: &&Line| matches!(line.stage, Stage::Finding(waiting) if waiting == key);
                 let Some(id) = telephone.lines.values().find(waits).map(|line| line.id) else { return };
                 match way {
-                    Ok(way) => self.way_found(id, way),
+                    Ok(way) => self.way_found(now, id, way),
                     Err(why) => self.no_route(now, id, &why),
                 }
             }
@@ -125,15 +132,16 @@ impl Endpoint {
         }
     }
 
-    fn way_found(&mut self, id: CallId, way: Way) {
-        let ground = Ground { local: Some(way.local.ip()), remote: way.remote.ip(), secure: way.transport.is_secure() };
+    fn way_found(&mut self, now: Instant, id: CallId, way: Way) {
+        let local = Some(way.local.ip()).filter(|ip| !ip.is_unspecified());
+        let ground = Ground { local, remote: way.remote.ip(), secure: way.transport.is_secure() };
         let Some(telephone) = &mut self.telephone else { return };
         let Some(line) = telephone.lines.get_mut(&id) else { return };
         line.ground = Some(ground);
         line.stage = Stage::Opening;
         line.media.security = telephone.media.offers(ground.secure);
         line.media.ice = telephone.media.offers_ice(line.media.security);
-        self.open_line(id);
+        self.open_line(now, id);
     }
 
     fn no_route(&mut self, now: Instant, id: CallId, why: &Failure) {
@@ -142,7 +150,7 @@ impl Endpoint {
     }
 
     /// Asks for the sockets of a call: on every address with ICE, else where the signalling runs.
-    fn open_line(&mut self, id: CallId) {
+    fn open_line(&mut self, now: Instant, id: CallId) {
         let lab = self.config.media.lab;
         let Some(line) = self.line(id) else { return };
         let Some(ground) = line.ground else { return };
@@ -153,8 +161,13 @@ impl Endpoint {
             line.media.security = security;
             line.media.ice = ice && line.media.ice_allowed;
         }
+        let ice = line.media.ice;
+        if self.relay_only() && !ice {
+            let text = "only relays may be used, and a SIP call goes by one only with DTLS and ICE".to_owned();
+            return self.fail_line(now, id, (EndKind::MediaFailed, ReasonCondition::ConnectivityError), text);
+        }
         let plan = match ground.local {
-            _ if line.media.ice => SocketPlan::EveryAddress,
+            _ if ice => SocketPlan::EveryAddress,
             Some(local) => SocketPlan::Pair(local),
             None => SocketPlan::Towards(ground.remote),
         };

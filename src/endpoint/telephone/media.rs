@@ -323,6 +323,7 @@ impl Endpoint {
                 None => {
                     media.ice = false;
                     let local = media.sockets.first().copied().ok_or_else(gone)?;
+                    media.sockets.truncate(1);
                     leg.give_up_ice(now, local);
                     leg.set_remote(now, None, &allowed);
                 }

@@ -662,6 +662,11 @@ impl Carrier {
 }
 
 impl Errand {
+    /// Its outcome is told; only what may be repeated is still waited for.
+    pub(super) fn is_answered(&self) -> bool {
+        matches!(self.stage, Stage::Answered { .. })
+    }
+
     fn new(what: What, request: Option<Box<Request>>, hop: Hop, dialog: Option<DialogKey>) -> Self {
         Self {
             what,
