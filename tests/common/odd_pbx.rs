@@ -239,13 +239,21 @@ impl OddPbx {
         Packet { text: finish(text, body), source: answer.source }
     }
 
-    /// The telephone still answers an OPTIONS, at once.
+    /// The telephone still answers an OPTIONS, which is sent again every half second as any request over UDP: a burst may
+    /// have filled the socket's buffer.
     #[track_caller]
     pub fn is_answered(&mut self, after: &str) {
         let options = self.ask("OPTIONS", "", "");
         let call = options.header("Call-ID").to_owned();
         let fits = |packet: &Packet| packet.status().is_some() && packet.headers("Call-ID") == [call.as_str()];
-        let answer = self.next_within(Duration::from_secs(5), &fits);
+        let mut answer = None;
+        for _ in 0..10 {
+            answer = self.next_within(Duration::from_millis(500), &fits);
+            if answer.is_some() {
+                break;
+            }
+            self.send(options.source, options.text.as_bytes());
+        }
         assert_eq!(answer.and_then(|it| it.status()), Some(200), "no answer to OPTIONS after {after}");
         // What else came is of no interest any more.
         self.inbox.clear();
@@ -266,7 +274,7 @@ fn finish(mut text: String, body: &str) -> String {
     text
 }
 
-/// Sends every datagram back to where it came from.
+/// Sends every RTP packet back to where it came from, as a source of its own.
 fn echo(ip: Ipv4Addr, end: Arc<AtomicBool>) -> SocketAddr {
     let socket = UdpSocket::bind((ip, 0)).unwrap();
     let addr = socket.local_addr().unwrap();
@@ -275,6 +283,7 @@ fn echo(ip: Ipv4Addr, end: Arc<AtomicBool>) -> SocketAddr {
         let mut buffer = [0; 2048];
         while !end.load(Ordering::Relaxed) {
             if let Ok((length, source)) = socket.recv_from(&mut buffer) {
+                buffer[8] ^= 0x55;
                 let _ = socket.send_to(&buffer[..length], source);
             }
         }
