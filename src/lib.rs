@@ -187,6 +187,15 @@
 //!   random finds nobody (`src/sip/agent.rs`).
 //! - Who does not come by the registrar gets 403 for every method but OPTIONS (`src/sip/policy.rs`). REFER outside a call is
 //!   declined (`src/sip/message.rs`). A registrar's NOTIFY of waiting messages needs no subscription (`src/sip/event.rs`).
+//! - Our 200 waits for the PRACK of each reliable provisional response, not only of those with a description, and our
+//!   requests in a dialog go one after the other (INVITE, UPDATE, PRACK, INFO), so that none is refused for having been
+//!   overtaken (`src/sip/session/callee.rs`, `src/sip/session/modify.rs`).
+//! - Offers that are what holds already are answered without asking; a re-INVITE without an offer gets what holds, not all
+//!   that could be offered (RFC 3261 §14.2; `src/sip/session/modify.rs`). A hold also counts in the answers that are given
+//!   meanwhile.
+//! - A session timer exists only where both sides speak of it; we do not refresh for ourselves alone (RFC 4028 §7.2;
+//!   `src/sip/session/timer.rs`). Redirections are followed inside the domain that was called, five at most
+//!   (`src/sip/session/caller.rs`). One REFER at a time is taken from a peer, and only in a call (`src/sip/transfer.rs`).
 //! - A text of 1300 bytes is sent by MESSAGE, though with its headers it is longer: it goes by TCP then (RFC 3428 §8).
 //!
 //! In the layout:

@@ -1,9 +1,9 @@
 //! re-INVITE, UPDATE, hold, glare, INFO.
 
 use crate::phone::*;
-use offhook::sip::exchange::{Failure, Heard};
+use offhook::sip::exchange::{Failure, Heard, Wish};
 use offhook::sip::session::{Context, EndCause, Fork, Misuse, SessionEvent};
-use offhook::wire::sip::{ContentType, Header, Method, SipText, Token};
+use offhook::wire::sip::{ContentType, Header, Method, Reason, Refresher, SessionExpires, SipText, Token};
 
 fn phone() -> Phone {
     Phone::new(Context::default())
@@ -380,4 +380,94 @@ fn digits_leave_one_after_the_other_and_arrive_in_every_known_form() {
     package.headers.push(Header::Other(Token::lossy("Info-Package"), SipText::new("trickle-ice")));
     let package = phone.receive(package);
     assert_eq!(phone.response(package).status.code(), 469);
+}
+
+#[test]
+fn a_refresh_that_is_too_brief_for_the_other_side_is_longer_the_next_time() {
+    let mut phone = phone();
+    let expires = SessionExpires { seconds: 100, refresher: Some(Refresher::Uac) };
+    phone.call_up_with(|ok| {
+        ok.headers.push(Header::SessionExpires(expires));
+        ok.headers.push(Header::Allow(vec![Method::Update]));
+    });
+    phone.wait(secs(50));
+    let (id, update) = phone.request(Method::Update);
+    let mut brief = answer(&update, 422, "bob");
+    brief.headers.push(Header::MinSe(200));
+    phone.answer(id, brief);
+    let (_, update) = phone.request(Method::Update);
+    assert_eq!(update.headers.session_expires().unwrap().seconds, 200);
+    // And theirs, where it is too brief for us.
+    let mut phone = self::phone();
+    let (_, mut peer) = phone.called_up();
+    let mut update = peer.request(Method::Update);
+    update.headers.push(Header::SessionExpires(SessionExpires { seconds: 30, refresher: None }));
+    update.headers.push(Header::Supported(tokens(&["timer"])));
+    let id = phone.receive(update);
+    let brief = phone.response(id);
+    assert_eq!((brief.status.code(), brief.headers.min_se()), (422, Some(90)));
+}
+
+#[test]
+fn an_update_that_is_not_known_after_all_becomes_a_reinvite() {
+    let mut phone = phone();
+    let expires = SessionExpires { seconds: 100, refresher: Some(Refresher::Uac) };
+    phone.call_up_with(|ok| {
+        ok.headers.push(Header::SessionExpires(expires));
+        ok.headers.push(Header::Allow(vec![Method::Update]));
+    });
+    phone.wait(secs(50));
+    let (id, update) = phone.request(Method::Update);
+    phone.answer(id, answer(&update, 501, "bob"));
+    phone.request(Method::Invite);
+}
+
+#[test]
+fn reasons_go_with_bye_and_cancel_and_come_with_bye() {
+    let reason = Reason { protocol: Token::lossy("Q.850"), cause: Some(16), text: Some(SipText::new("bye\r\nX: y")) };
+    let mut phone = phone();
+    let (session, _, _) = phone.call_up();
+    phone.act(|s, now| s.hang_up(now, session, vec![reason.clone()])).unwrap();
+    assert_eq!(phone.request(Method::Bye).1.headers.reasons().next(), Some(&reason));
+    let (session, _, _) = phone.call();
+    phone.act(|s, now| s.hang_up(now, session, vec![reason.clone()])).unwrap();
+    let Some((_, Wish::Cancel { headers, .. })) = phone.wishes.pop_front() else { panic!("no CANCEL") };
+    assert_eq!(headers, [Header::Reason(reason.clone())]);
+    phone.events.clear();
+    let (_, mut peer) = phone.called_up();
+    let mut bye = peer.request(Method::Bye);
+    bye.headers.push(Header::Reason(reason.clone()));
+    phone.receive(bye);
+    assert_eq!(phone.end().reasons, [reason]);
+}
+
+#[test]
+fn a_bye_answers_what_was_open_and_moves_no_more() {
+    let mut phone = phone();
+    let (_, mut peer) = phone.called_up();
+    let open = phone.receive(peer.with_sdp(Method::Invite, &sdp("bob", 2, "sendrecv")));
+    let bye = phone.receive(peer.request(Method::Bye));
+    assert_eq!(phone.response(bye).status.code(), 200);
+    assert_eq!(phone.response(open).status.code(), 487);
+    assert_eq!(phone.sessions.lingering(), 0);
+    // Both hang up at once.
+    let (session, _, mut peer) = phone.call_up();
+    phone.act(|s, now| s.hang_up(now, session, Vec::new())).unwrap();
+    phone.request(Method::Bye);
+    let bye = phone.receive(peer.request(Method::Bye));
+    assert_eq!(phone.response(bye).status.code(), 200);
+}
+
+#[test]
+fn a_new_contact_in_a_reinvite_is_where_the_next_request_goes() {
+    let mut phone = phone();
+    let (session, mut peer) = phone.called_up();
+    let mut moved = peer.with_sdp(Method::Invite, &sdp("bob", 1, "sendrecv"));
+    moved.headers.contact = vec![addr("sip:bob@203.0.113.77")];
+    let cseq = moved.headers.cseq.number;
+    phone.receive(moved);
+    phone.wishes.clear();
+    phone.hear(Heard::Ack(Box::new(peer.ack(cseq))));
+    phone.act(|s, now| s.hang_up(now, session, Vec::new())).unwrap();
+    assert_eq!(phone.request(Method::Bye).1.uri.to_string(), "sip:bob@203.0.113.77");
 }
