@@ -220,6 +220,30 @@ fn the_503_of_the_last_target_is_the_answer_and_a_name_without_address_is_none()
     assert_eq!(heard, expected);
 }
 
+#[test]
+fn a_503_is_passed_over_after_100_and_not_after_180() {
+    for code in [100, 180] {
+        let mut world = World::new(1);
+        let alice = world.add("192.0.2.1", config());
+        let busy = world.add("192.0.2.3", listening("192.0.2.3:5060"));
+        let good = world.add("192.0.2.4", listening("192.0.2.4:5060"));
+        let addresses = ["192.0.2.3", "192.0.2.4"].map(|ip| ip.parse().unwrap()).to_vec();
+        world.names.insert(Query::Addresses("pbx.example".into()), Found::Addresses(addresses));
+        world.until(1);
+        world.wish(alice, send(1, &lone(Method::Invite, "sip:bob@pbx.example", "c1", 1)));
+        world.until(100);
+        let (server, heard) = incoming(&mut world, busy);
+        world.wish(busy, reply(server, &heard, code));
+        world.until(200);
+        world.wish(busy, reply(server, &heard, 503));
+        world.until(300);
+        let elsewhere = !world.heard(good).is_empty();
+        assert_eq!(elsewhere, code == 100);
+        let expected: &[&str] = if elsewhere { &[] } else { &["180 of 1", "503 of 1"] };
+        assert_eq!(outcomes(&mut world, alice), expected);
+    }
+}
+
 fn challenge(realm: &str, nonce: &str, stale: bool) -> Header {
     let mut params = Params::default();
     params.set("realm", Some(realm));

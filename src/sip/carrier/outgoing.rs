@@ -87,7 +87,10 @@ struct Asking {
     flow: FlowId,
     /// The flow was opened for this request, so that it is no old one that the other side forgot.
     fresh: bool,
+    /// Any provisional response came.
     provisional: bool,
+    /// One other than 100 came: it got beyond the next hop.
+    rings: bool,
     /// What Contact says.
     told: Option<SocketAddr>,
 }
@@ -348,7 +351,7 @@ impl Carrier {
         match what {
             What::Request(_) => match self.transactions.begin(now, request, bytes, path) {
                 Ok(client) => {
-                    let asking = Asking { client, target, flow, fresh, provisional: false, told };
+                    let asking = Asking { client, target, flow, fresh, provisional: false, rings: false, told };
                     if let Some(errand) = self.work.errands.get_mut(&key) {
                         errand.stage = Stage::Asking(asking);
                     }
@@ -436,6 +439,7 @@ impl Carrier {
     fn provisional(&mut self, now: Instant, key: u64, response: Box<Response>, origin: Origin) {
         if let Some(Errand { stage: Stage::Asking(asking), .. }) = self.work.errands.get_mut(&key) {
             asking.provisional = true;
+            asking.rings |= response.status.code() != 100;
         }
         if response.status.code() != 100 {
             self.pass(key, response, origin);
@@ -455,7 +459,7 @@ impl Carrier {
             return self.next_target(now, key);
         }
         // RFC 3263 §4.3: 503 is as good as no answer, but not once somebody rings.
-        if live && code == 503 && !asking.provisional {
+        if live && code == 503 && !asking.rings {
             self.work.clients.remove(&asking.client);
             let pause = response.headers.retry_after().map(|seconds| Duration::from_secs(u64::from(seconds)));
             self.locator.mark_dead(now, &asking.target, pause);
