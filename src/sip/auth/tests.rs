@@ -348,6 +348,29 @@ fn our_own_server_takes_our_own_client_once() {
 }
 
 #[test]
+fn every_algorithm_and_protected_bodies_are_proved_as_they_are_checked() {
+    for algorithm in ["MD5", "MD5-sess", "SHA-256", "SHA-256-sess"] {
+        for qop in ["auth", "auth-int", "auth-int, token", "\u{20}auth\t,auth-int"] {
+            let mut world = World::new();
+            let mut challenge = world.challenge(false);
+            challenge.headers.rest.truncate(1);
+            if let Header::WwwAuthenticate(challenge) = &mut challenge.headers.rest[0] {
+                challenge.params.set("algorithm", Some(algorithm));
+                challenge.params.set("qop", Some(qop));
+            }
+            let mut request = answer(&mut world.client, &challenge).unwrap();
+            assert_eq!(world.verify(&request), Verdict::Proved("alice".into()), "{algorithm} {qop}");
+            // What was changed on the way is noticed where the body is part of the proof.
+            let host = host("pbx.example");
+            world.client.prepare(&Hop { host: &host, secure: false }, &mut request, &mut Attempt::default());
+            request.body = b"changed".to_vec();
+            let fine = world.verify(&request) == Verdict::Proved("alice".into());
+            assert_eq!(fine, sent(&request)[0].find("qop") == Some("auth"), "{algorithm} {qop}");
+        }
+    }
+}
+
+#[test]
 fn counts_may_come_in_another_order_but_none_twice() {
     let mut world = World::new();
     let first = world.proved();

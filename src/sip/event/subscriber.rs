@@ -37,9 +37,7 @@ pub(super) struct Subscription {
     id: u64,
     to: NameAddr,
     package: Package,
-    call_id: CallId,
-    tag: Tag,
-    cseq: u32,
+    ours: Ours,
     dialog: Option<Dialog>,
     phase: Phase,
     /// The request under way.
@@ -54,11 +52,25 @@ pub(super) struct Subscription {
     ended: bool,
     /// One came since the last SUBSCRIBE left: it may overtake the answer.
     told: bool,
+    effort: Effort,
+    /// Of the last document that counts.
+    version: Option<u32>,
+}
+
+/// Our side of the dialog, which is there before the dialog is.
+#[derive(Debug)]
+struct Ours {
+    call_id: CallId,
+    tag: Tag,
+    cseq: u32,
+}
+
+/// What is asked for, and how often it was.
+#[derive(Debug)]
+struct Effort {
     expires_s: u32,
     too_brief: u8,
     failures: u32,
-    /// Of the last document that counts.
-    version: Option<u32>,
 }
 
 impl Subscription {
@@ -67,9 +79,7 @@ impl Subscription {
             id,
             to,
             package,
-            call_id: words::call_id(&mut shared.rng),
-            tag: words::tag(&mut shared.rng),
-            cseq: 0,
+            ours: Ours::new(shared),
             dialog: None,
             phase: Phase::Asking,
             asked: None,
@@ -79,15 +89,13 @@ impl Subscription {
             notify_by: None,
             told: false,
             ended: false,
-            expires_s: whole_seconds(shared.config.limits.expires),
-            too_brief: 0,
-            failures: 0,
+            effort: Effort { expires_s: whole_seconds(shared.config.limits.expires), too_brief: 0, failures: 0 },
             version: None,
         }
     }
 
     pub(super) fn is_named(&self, call_id: &CallId, to_tag: &Tag) -> bool {
-        self.call_id == *call_id && self.tag == *to_tag
+        self.ours.call_id == *call_id && self.ours.tag == *to_tag
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -121,7 +129,7 @@ impl Subscription {
         // RFC 6665 §8.2.1: the same Event throughout, Expires always.
         request.headers.rest.push(self.package.header());
         request.headers.rest.push(Header::Accept(SipText::new(self.package.media())));
-        let expires_s = if ask == Ask::End { 0 } else { self.expires_s };
+        let expires_s = if ask == Ask::End { 0 } else { self.effort.expires_s };
         request.headers.rest.push(Header::Expires(expires_s));
         request.headers.contact.push(shared.config.contact.clone());
         if ask == Ask::End {
@@ -204,7 +212,7 @@ impl Subscription {
             self.stands(now, seconds, shared);
         } else if let Phase::Asking = self.phase {
             let agreed = self.until.map(|until| whole_seconds(until.saturating_duration_since(now)));
-            self.stands(now, agreed.unwrap_or(self.expires_s), shared);
+            self.stands(now, agreed.unwrap_or(self.effort.expires_s), shared);
         }
         let pending = state.is("pending");
         shared.news.push_back(EventNews::Notified { id: self.id, pending, document: told });
@@ -216,7 +224,7 @@ impl Subscription {
 
     pub(super) fn answered(&mut self, now: Instant, number: u32, response: &Response, cseq: u32, shared: &mut Shared) {
         let Some(ask) = self.take_asked(number) else { return };
-        self.cseq = self.cseq.max(cseq);
+        self.ours.cseq = self.ours.cseq.max(cseq);
         if let Some(dialog) = &mut self.dialog {
             dialog.sent(cseq);
         }
@@ -242,6 +250,12 @@ impl Subscription {
     }
 }
 
+impl Ours {
+    fn new(shared: &mut Shared) -> Self {
+        Self { call_id: words::call_id(&mut shared.rng), tag: words::tag(&mut shared.rng), cseq: 0 }
+    }
+}
+
 impl Subscription {
     fn take_asked(&mut self, number: u32) -> Option<Ask> {
         let (_, ask) = self.asked.take_if(|(asked, _)| *asked == number)?;
@@ -249,10 +263,10 @@ impl Subscription {
     }
 
     fn first_request(&mut self, shared: &Shared) -> Request {
-        self.cseq = self.cseq.saturating_add(1);
-        let from = shared.config.identity.clone().with_tag(&self.tag);
+        self.ours.cseq = self.ours.cseq.saturating_add(1);
+        let from = shared.config.identity.clone().with_tag(&self.ours.tag);
         let (uri, to) = (self.to.uri.clone(), self.to.clone());
-        let mut request = Request::new(Method::Subscribe, uri, from, to, self.call_id.clone(), self.cseq);
+        let mut request = Request::new(Method::Subscribe, uri, from, to, self.ours.call_id.clone(), self.ours.cseq);
         request.headers.route.clone_from(&shared.config.route);
         request
     }
@@ -279,13 +293,14 @@ impl Subscription {
     /// The dialog that a NOTIFY makes: as if its sender had answered our SUBSCRIBE (RFC 6665 §4.4.1).
     fn dialog_of(&self, notify: &Request) -> Dialog {
         let from = notify.headers.to.clone();
-        let ours = Request::new(Method::Subscribe, self.to.uri.clone(), from, self.to.clone(), self.call_id.clone(), 1);
+        let ours =
+            Request::new(Method::Subscribe, self.to.uri.clone(), from, self.to.clone(), self.ours.call_id.clone(), 1);
         let mut theirs = Response::to(&ours, Status::OK);
         theirs.headers.to = notify.headers.from.clone();
         theirs.headers.contact.clone_from(&notify.headers.contact);
         // A caller reads Record-Route from its end; in a request it stands the other way round (RFC 3261 §12.1.1).
         theirs.headers.record_route = notify.headers.record_route.iter().rev().cloned().collect();
-        let mut dialog = Dialog::caller(&ours, &theirs, self.cseq);
+        let mut dialog = Dialog::caller(&ours, &theirs, self.ours.cseq);
         // The first number of theirs: nothing was before it.
         let _ = dialog.heard(notify.headers.cseq.number);
         dialog
@@ -298,16 +313,16 @@ impl Subscription {
         }
         // One that ends as soon as it stands is a failure, too: what counts is that it lived to be refreshed.
         if ask == Ask::Refresh {
-            self.failures = 0;
+            self.effort.failures = 0;
         }
-        self.too_brief = 0;
-        let granted_s = response.headers.expires().unwrap_or(self.expires_s);
+        self.effort.too_brief = 0;
+        let granted_s = response.headers.expires().unwrap_or(self.effort.expires_s);
         match (&mut self.dialog, response.headers.to.tag()) {
             (Some(dialog), Some(tag)) if *dialog.remote_tag() == tag => dialog.refresh(&response.headers.contact),
             (None, Some(_)) => {
-                let from = shared.config.identity.clone().with_tag(&self.tag);
+                let from = shared.config.identity.clone().with_tag(&self.ours.tag);
                 let uri = self.to.uri.clone();
-                let ours = Request::new(Method::Subscribe, uri, from, self.to.clone(), self.call_id.clone(), cseq);
+                let ours = Request::new(Method::Subscribe, uri, from, self.to.clone(), self.ours.call_id.clone(), cseq);
                 self.dialog = Some(Dialog::caller(&ours, response, cseq));
             }
             // Another fork told us something first.
@@ -333,12 +348,12 @@ impl Subscription {
         // RFC 6665 §4.1.2.1
         if let Some(wanted) = wanted.filter(|s| {
             status == Status::INTERVAL_TOO_BRIEF
-                && self.too_brief < TOO_BRIEF_TIMES
-                && *s > self.expires_s
+                && self.effort.too_brief < TOO_BRIEF_TIMES
+                && *s > self.effort.expires_s
                 && *s <= longest
         }) {
-            self.too_brief += 1;
-            self.expires_s = wanted;
+            self.effort.too_brief += 1;
+            self.effort.expires_s = wanted;
             return self.ask(now, ask, shared);
         }
         let why = EventFault::Refused { status, reason: response.reason.clone() };
@@ -367,8 +382,8 @@ impl Subscription {
         }
         // What stood stands until it runs out; the refresh is tried again meanwhile.
         if let (Ask::Refresh, Some(_), Phase::Standing { .. }) = (ask, &self.dialog, self.phase) {
-            self.failures = self.failures.saturating_add(1);
-            let refresh = now + words::backoff(&shared.config.refresh, self.failures, wait, &mut shared.rng);
+            self.effort.failures = self.effort.failures.saturating_add(1);
+            let refresh = now + words::backoff(&shared.config.refresh, self.effort.failures, wait, &mut shared.rng);
             self.phase = Phase::Standing { refresh };
             return;
         }
@@ -395,11 +410,11 @@ impl Subscription {
         let at_once = matches!(&why, EventFault::Terminated(r) if matches!(r.as_str(), "deactivated" | "timeout"))
             || matches!(why, EventFault::Expired)
             || matches!(&why, EventFault::Refused { status, .. } if *status == Status::NO_SUCH_TRANSACTION);
-        self.failures = self.failures.saturating_add(1);
+        self.effort.failures = self.effort.failures.saturating_add(1);
         let refresh = &shared.config.refresh;
-        let wait = match at_once && self.failures == 1 {
+        let wait = match at_once && self.effort.failures == 1 {
             true => refresh.shortest,
-            false => words::backoff(refresh, self.failures, wait, &mut shared.rng),
+            false => words::backoff(refresh, self.effort.failures, wait, &mut shared.rng),
         };
         let again = now + wait;
         self.phase = Phase::Waiting { again };
@@ -411,9 +426,8 @@ impl Subscription {
     fn begin_again(&mut self, now: Instant, shared: &mut Shared) {
         self.dialog = None;
         self.version = None;
-        self.call_id = words::call_id(&mut shared.rng);
-        self.tag = words::tag(&mut shared.rng);
-        (self.cseq, self.asked) = (0, None);
+        self.ours = Ours::new(shared);
+        self.asked = None;
         self.phase = Phase::Asking;
         self.ask(now, Ask::Begin, shared);
     }
