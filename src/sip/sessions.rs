@@ -13,6 +13,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// INVITEs of one session that a CANCEL still finds.
+const SERVERS: usize = 16;
+
 /// Handle of a session in [`Sessions`]; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(pub u64);
@@ -468,6 +471,10 @@ impl Sessions {
 
     fn serve(&mut self, session: SessionId, server: ServerId) {
         if let Some(slot) = self.sessions.get_mut(&session) {
+            // Nobody tells of those that were answered with success; only the last few can still be cancelled.
+            if slot.servers.len() >= SERVERS {
+                self.servers.remove(&slot.servers.remove(0));
+            }
             slot.servers.push(server);
             self.servers.insert(server, session);
         }

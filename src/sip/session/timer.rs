@@ -88,8 +88,8 @@ impl Session {
             Some(Refresher::Uac) | None => true,
             Some(Refresher::Uas) => false,
         };
-        // Less than what §5 allows at all would end the session at once.
-        (agreed.seconds >= 90).then(|| SessionTimer::new(now, agreed.seconds, ours))
+        // Some say less than the 90 s of §5, and mean it; a few seconds would end the session at once.
+        (agreed.seconds >= 20).then(|| SessionTimer::new(now, agreed.seconds, ours))
     }
 
     /// The timer that our 2xx says, and its headers.
