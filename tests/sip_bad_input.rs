@@ -21,7 +21,8 @@ use odd_pbx::{OddPbx, Packet};
 use program::{Offhook, Program};
 use prosody::coturn::wanted;
 use prosody::place;
-use std::net::UdpSocket;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 /// Bytes that mean something to a parser.
@@ -166,6 +167,52 @@ fn a_call_withstands_mutated_messages() {
     let done = phone.finish();
     done.exits(130);
     assert!(!done.stderr.contains("panicked"), "{}", done.stderr);
+}
+
+#[test]
+fn slow_and_swollen_connections_do_not_touch_the_call() {
+    let mut pbx = OddPbx::start();
+    let [here] = place::addresses(&[5060]);
+    let listen = ["udp", "tcp"].map(|transport| format!("{transport}:{here}:5060"));
+    let words =
+        ["answer", "--null-audio", "--auto-answer", "all", "--sip-listen", &listen[0], "--sip-listen", &listen[1]];
+    let mut phone = Offhook::new(&words).start();
+    pbx.contact = Some((format!("sip:alice@{here}"), SocketAddr::from((here, 5060))));
+    while TcpStream::connect((here, 5060)).is_err() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let (invite, answer) = pbx.call();
+    phone.wait_for("connected");
+    let before = memory_kib(&phone);
+    let whole = |extra: &str| pbx.request("INVITE", extra, "").replace("SIP/2.0/UDP", "SIP/2.0/TCP");
+    let swollen = [
+        ("a header of 64 KiB", whole(&format!("X: {}\r\n", "x".repeat(65_536)))),
+        ("10 000 headers", whole(&"A:b\r\n".repeat(10_000))),
+        ("a header without end", format!("INVITE sip:a SIP/2.0\r\nX: {}", "x".repeat(4 << 20))),
+        ("a body of 4 GB", whole("").replace("Content-Length: 0", "Content-Length: 4294967295") + &"x".repeat(4 << 20)),
+        ("only line ends", "\r\n".repeat(1 << 20)),
+    ];
+    let slow = whole("");
+    for (name, text) in swollen {
+        let mut stream = TcpStream::connect((here, 5060)).unwrap();
+        stream.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
+        // It may hang up before the end.
+        let all = stream.write_all(text.as_bytes()).is_ok();
+        pbx.is_answered(name);
+        println!("{name}: all taken: {all}, {} KiB", memory_kib(&phone));
+    }
+    let mut slowly: Vec<TcpStream> = (0..32).map(|_| TcpStream::connect((here, 5060)).unwrap()).collect();
+    for byte in slow.bytes().take(8) {
+        for stream in &mut slowly {
+            let _ = stream.write_all(&[byte]);
+        }
+        pbx.is_answered("one byte a second");
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    let after = memory_kib(&phone);
+    println!("memory from {before} to {after} KiB");
+    assert!(after < before + 32 * 1024, "memory grew from {before} to {after} KiB");
+    ends_well(pbx, phone, &invite, &answer);
 }
 
 #[test]

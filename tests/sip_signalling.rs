@@ -1,5 +1,5 @@
-//! The user agent without media at a real Asterisk and a real Kamailio: what is not a call (OPTIONS, MESSAGE, SUBSCRIBE,
-//! PUBLISH), and the signalling of calls over every transport.
+//! The user agent without media at a real Asterisk and a real Kamailio: calls to us and of ours over every transport,
+//! nonces that grow old, and a wrong password.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
 
 #[path = "common/agent.rs"]
@@ -15,7 +15,6 @@ use agent::{Phone, sdp, settings, uri};
 use asterisk::Asterisk;
 use kamailio::Kamailio;
 use offhook::sip::agent::SipEvent;
-use offhook::sip::event::{Document, EventNews, Package};
 use offhook::sip::session::{EndedBy, Invitation, SessionEvent};
 use offhook::sip::sessions::SessionId;
 use offhook::wire::sip::NameAddr;
@@ -81,80 +80,6 @@ fn calls_are_signalled_over_every_transport() {
     }
     assert_eq!(pbx.log().matches("\nPRACK sip:").count(), 5);
     pbx.is_idle_within(Duration::from_secs(5));
-}
-
-#[test]
-fn what_is_not_a_call() {
-    if !wanted("what_is_not_a_call") {
-        return;
-    }
-    let pbx = Asterisk::start();
-    let mut alice = Phone::start(settings("sip:alice@pbx.test", "udp", &pbx.sip()), None);
-    let mut bob = Phone::start(settings("sip:bob@pbx.test", "tcp", &pbx.sip()), None);
-    alice.registered();
-    bob.registered();
-    // OPTIONS
-    alice.act(|now, agent| agent.options(now, NameAddr::new(uri("sip:600@pbx.test"))).unwrap());
-    alice.wait("OPTIONS", |event| match event {
-        SipEvent::Options { outcome, allow, .. } => {
-            assert!(outcome.is_success() && !allow.is_empty(), "{outcome:?} {allow:?}");
-            Some(())
-        }
-        _ => None,
-    });
-    // MESSAGE: Asterisk takes it and writes to alice.
-    alice.act(|now, agent| agent.message(now, NameAddr::new(uri("sip:500@pbx.test")), "Grüße, “world”").unwrap());
-    alice.wait("message sent", |event| match event {
-        SipEvent::MessageSent { outcome, .. } => {
-            assert!(outcome.is_success(), "{outcome:?}");
-            Some(())
-        }
-        _ => None,
-    });
-    let text = alice.wait("message", |event| match event {
-        SipEvent::Message(message) => Some(message.text.clone()),
-        _ => None,
-    });
-    assert_eq!(text, "echo: Grüße, “world”");
-    // The busy lamp: 621 is bob's.
-    for package in [Package::Dialog, Package::Presence] {
-        let id =
-            alice.act(move |now, agent| agent.subscribe(now, NameAddr::new(uri("sip:621@pbx.test")), package).unwrap());
-        let mut told = Vec::new();
-        let next = |alice: &mut Phone| {
-            alice.wait("notification", |event| match event {
-                SipEvent::Event(EventNews::Notified { id: it, document: Some(document), .. }) if *it == id => {
-                    Some(document.clone())
-                }
-                _ => None,
-            })
-        };
-        told.push(next(&mut alice));
-        pbx.ring("bob", "610");
-        let call = bob.wait("call", |event| match event {
-            SipEvent::Session(id, SessionEvent::Incoming(_)) => Some(*id),
-            _ => None,
-        });
-        bob.act(move |now, agent| agent.sessions_mut(now).ring(now, call).unwrap());
-        told.push(next(&mut alice));
-        bob.act(move |now, agent| agent.sessions_mut(now).accept(now, call, Some(sdp())).unwrap());
-        told.push(next(&mut alice));
-        bob.act(move |now, agent| agent.sessions_mut(now).hang_up(now, call, Vec::new()).unwrap());
-        told.push(next(&mut alice));
-        for document in &told {
-            println!("{document:?}");
-        }
-        assert_ne!(told[0], told[2]);
-        assert!(told.iter().all(|document| document.package() == package));
-        if let (Document::Dialogs(before), Document::Dialogs(during)) = (&told[0], &told[2]) {
-            assert_ne!(before.dialogs, during.dialogs);
-        }
-        alice.act(move |now, agent| agent.end_event(now, id));
-        alice.wait("end of the subscription", |event| {
-            matches!(event, SipEvent::Event(EventNews::Ended { id: it }) if *it == id).then_some(())
-        });
-        pbx.is_idle_within(Duration::from_secs(5));
-    }
 }
 
 #[test]
