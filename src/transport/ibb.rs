@@ -629,29 +629,34 @@ impl IbbStream {
 
 /// How many blocks are in flight. Each server on the way handles blocks one after the other, so more than fill the path only
 /// wait there, and with them every other stanza. Like TCP Vegas: the time that a block takes beyond the shortest ever seen
-/// tells how many of ours wait; between one and two are kept waiting.
+/// tells how many of ours wait; between one and two are kept waiting. Of each round the quickest block counts: a queue delays
+/// them all, a busy processor one or two.
 #[derive(Debug)]
 struct Window {
     blocks: usize,
     most: usize,
     shortest: Duration,
+    /// Of this round.
+    quickest: Duration,
     /// Acknowledgements since the last change.
     since: usize,
 }
 
 impl Window {
     fn new(most: usize) -> Self {
-        Self { blocks: FIRST_WINDOW.min(most), most, shortest: Duration::MAX, since: 0 }
+        Self { blocks: FIRST_WINDOW.min(most), most, shortest: Duration::MAX, quickest: Duration::MAX, since: 0 }
     }
 
     fn measure(&mut self, trip: Duration) {
         self.shortest = self.shortest.min(trip);
+        self.quickest = self.quickest.min(trip);
         self.since += 1;
         // One change for each round.
         if self.since < self.blocks {
             return;
         }
         let blocks = self.blocks as u128;
+        let trip = std::mem::replace(&mut self.quickest, Duration::MAX);
         // blocks × (trip − shortest) ÷ trip, in thousandths.
         let waiting = (blocks * 1000 * (trip - self.shortest).as_micros()).checked_div(trip.as_micros()).unwrap_or(0);
         if waiting < 1000 && self.blocks < self.most {
@@ -1074,5 +1079,18 @@ mod tests {
         slow.per_stanza = Duration::from_millis(1);
         slow.send_all(&file);
         assert!(slow.got == file && slow.most_in_flight <= 5, "{} blocks wait in the server", slow.most_in_flight);
+    }
+
+    #[test]
+    fn a_block_that_is_late_alone_does_not_shut_the_window() {
+        let mut window = Window::new(WINDOW);
+        for n in 0..200 {
+            // Every third waits for a processor.
+            window.measure(Duration::from_millis(if n % 3 == 0 { 9 } else { 3 }));
+        }
+        assert_eq!(window.blocks, WINDOW);
+        // A queue that is there from now on delays them all.
+        (0..200).for_each(|_| window.measure(Duration::from_millis(9)));
+        assert!(window.blocks <= 3, "{}", window.blocks);
     }
 }
