@@ -1,6 +1,12 @@
 //! The user agent without media at a real Asterisk and a real Kamailio: calls to us and of ours over every transport,
 //! nonces that grow old, and a wrong password.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm
+)]
 
 #[path = "common/agent.rs"]
 mod agent;
