@@ -15,10 +15,13 @@ use offhook::endpoint::event::{CallId, EndKind, Event, Party, TransferStep};
 use offhook::endpoint::telephone::{MediaPolicy, MediaSecurity, TelephoneConfig};
 use offhook::fault::ReasonCondition;
 use offhook::media::codec::CodecName;
+use offhook::transport::sdes::SdesKey;
+use offhook::transport::srtp::{SrtpProfile, SrtpSender};
 use offhook::wire::rtp::{MediaTime, RtpHeader, SeqNo, Ssrc};
 use offhook::wire::sdp::SessionDescription;
 use offhook::wire::sip::{Message, Method, Response, Status, Tag};
 use phones::{Manner, SECOND, Stray, World, at, world};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 const B: &str = "sip:phone2@192.0.2.2";
@@ -426,6 +429,85 @@ fn a_call_without_an_offer_gets_ours_in_the_answer() {
     }
     assert!(world.phones[0].has(|e| matches!(e, Event::Connected { .. })), "{:?}", world.phones[0].events);
     assert!(world.phones[0].heard(call).frames > 80);
+}
+
+/// A request of a PBX that called: INVITE or ACK with this description.
+fn from_pbx(method: &str, cseq: u32, tag: &str, sdp: &str) -> String {
+    let tag = if tag.is_empty() { String::new() } else { format!(";tag={tag}") };
+    let body = sdp.replace('\n', "\r\n");
+    let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\n" };
+    format!(
+        "{method} sip:phone1@192.0.2.1:5060 SIP/2.0\nVia: SIP/2.0/UDP 192.0.2.9:5060;branch=z9hG4bK{method}{cseq};rport\n\
+         Max-Forwards: 70\nFrom: <sip:pbx@192.0.2.9>;tag=a\nTo: <sip:phone1@192.0.2.1>{tag}\nCall-ID: pbx\n\
+         CSeq: {cseq} {method}\nContact: <sip:pbx@192.0.2.9:5060>\n{kind}Content-Length: {}\n\n{body}",
+        body.len()
+    )
+}
+
+/// The tag and description of the 2xx that comes next.
+fn success(world: &mut World) -> (String, SessionDescription) {
+    loop {
+        let (_, message) = world.next_stray().expect("an answer");
+        if let Message::Response(response) = message
+            && !response.status.is_provisional()
+        {
+            assert!(response.status.is_success(), "{:?}", response.status);
+            let sdp = SessionDescription::parse(response.body_of("application/sdp").unwrap()).unwrap();
+            return (response.headers.to.tag().unwrap().as_str().to_owned(), sdp);
+        }
+    }
+}
+
+#[test]
+fn a_new_offer_moves_the_media_and_changes_the_key() {
+    let profile = SrtpProfile::AesCm128HmacSha1_80;
+    let mut world = world(1, 1, |_, telephone, _| telephone.media.keys_in_clear = true);
+    let offer = |version: u32, port: u16, key: &SdesKey| {
+        format!(
+            "v=0\no=- 1 {version} IN IP4 192.0.2.9\ns=-\nc=IN IP4 192.0.2.9\nt=0 0\nm=audio {port} RTP/SAVP 0\n\
+             a=crypto:1 {} {}\n",
+            profile.sdes_name(),
+            key.key_params()
+        )
+    };
+    let keys = [SdesKey::generate(profile).unwrap(), SdesKey::generate(profile).unwrap()];
+    let mut senders = keys.clone().map(|key| {
+        let (key, salt) = key.split();
+        SrtpSender::new(profile, &key, &salt).unwrap()
+    });
+    let mut seq = 0;
+    let mut play = |world: &mut World, rtp, port: u16, sender: &mut SrtpSender| {
+        let call = world.phones[0].incoming().unwrap();
+        let before = world.phones[0].heard(call).frames;
+        for _ in 0..50 {
+            let mut bytes = packet(seq);
+            seq += 1;
+            sender.protect_rtp(&mut bytes).unwrap();
+            world.throw(SocketAddr::from(([192, 0, 2, 9], port)), rtp, bytes);
+            world.run_for(Duration::from_millis(20));
+        }
+        world.phones[0].heard(call).frames - before
+    };
+    world.say(at(PBX), at("192.0.2.1:5060"), &from_pbx("INVITE", 1, "", &offer(1, 30_000, &keys[0])));
+    let (tag, first) = success(&mut world);
+    world.say(at(PBX), at("192.0.2.1:5060"), &from_pbx("ACK", 1, &tag, ""));
+    let rtp = first.address_of(&first.media[0]).unwrap();
+    let [old, new] = &mut senders;
+    assert!(play(&mut world, rtp, 30_000, old) > 30);
+    assert_eq!(world.media_strays.last(), Some(&at("192.0.2.9:30000")));
+    world.say(at(PBX), at("192.0.2.1:5060"), &from_pbx("INVITE", 2, &tag, &offer(2, 31_000, &keys[1])));
+    let (_, second) = success(&mut world);
+    world.say(at(PBX), at("192.0.2.1:5060"), &from_pbx("ACK", 2, &tag, ""));
+    assert_eq!(second.media[0].cryptos, first.media[0].cryptos, "our key goes on");
+    assert_eq!(second.address_of(&second.media[0]), Some(rtp));
+    assert!(play(&mut world, rtp, 30_000, old) < 12, "the old key at the old place is nobody's");
+    assert!(play(&mut world, rtp, 31_000, new) > 30);
+    assert_eq!(world.media_strays.last(), Some(&at("192.0.2.9:31000")));
+    // What would take the protection away is refused, and the call goes on.
+    world.say(at(PBX), at("192.0.2.1:5060"), &from_pbx("INVITE", 3, &tag, &pbx_sdp(3)));
+    world.run_for(SECOND);
+    assert!(world.log.iter().any(|text| text.starts_with("SIP/2.0 488")));
+    assert!(play(&mut world, rtp, 31_000, new) > 30);
 }
 
 #[test]

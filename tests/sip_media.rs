@@ -15,7 +15,7 @@ use offhook::transport::sdes::SdesKey;
 use offhook::transport::srtp::SrtpProfile;
 use offhook::wire::sdp::{Direction, MediaDescription, Proto, SessionDescription};
 use offhook::wire::sip::Message;
-use phones::{World, at, world};
+use phones::{Manner, Rng, SECOND, World, at, world};
 
 const PRINT: &str = "a=fingerprint:sha-256 4A:02:07:07:99:B7:7A:68:95:42:E0:E5:C1:FA:79:CF:86:9A:EE:9E:C6:56:20:53:E4:99:BD:75:C5:67:84:E4\na=setup:actpass\n";
 const ICE: &str =
@@ -237,4 +237,50 @@ fn what_is_demanded_is_not_given_up() {
     let dtls = body(&format!("m=audio 30000 UDP/TLS/RTP/SAVP 0\n{PRINT}"));
     refused(only(MediaSecurity::Plain), &dtls);
     refused(only(MediaSecurity::Sdes), &dtls);
+}
+
+#[test]
+fn a_mutated_offer_harms_nobody_and_opens_nothing_before_the_user_says_so() {
+    let seeds = [
+        body("m=audio 30000 RTP/AVP 0 101\na=rtpmap:101 telephone-event/8000\na=sendrecv\n"),
+        body(&format!("m=audio 30000 RTP/SAVP 0\n{}", crypto(1, SrtpProfile::AesCm128HmacSha1_80, "|2^31"))),
+        body(&format!(
+            "a=group:BUNDLE a\nm=audio 30000 UDP/TLS/RTP/SAVPF 111\na=rtpmap:111 opus/48000/2\na=mid:a\na=rtcp-mux\n{PRINT}{ICE}"
+        )),
+    ];
+    let mut rng = Rng(7);
+    for round in 0..1_500 {
+        let mut sdp = seeds[round % seeds.len()].replace('\n', "\r\n").into_bytes();
+        for _ in 0..=rng.below(6) {
+            let at = rng.below(sdp.len());
+            match rng.below(4) {
+                0 => sdp[at] = b"0123456789:/ =-|;\r\nmcao\xff"[rng.below(24)],
+                1 => drop(sdp.remove(at)),
+                2 => sdp.insert(at, b'9'),
+                _ => {
+                    let piece = sdp[at..(at + rng.below(40)).min(sdp.len())].to_vec();
+                    sdp.splice(at..at, piece);
+                }
+            }
+        }
+        let mut world = world(1, round as u64, |_, telephone, _| telephone.media = trusting());
+        world.phones[0].manner = if round % 2 == 0 { Manner::Accepts } else { Manner::Waits };
+        let text = String::from_utf8_lossy(&sdp);
+        let invite = format!(
+            "INVITE sip:phone1@192.0.2.1 SIP/2.0\nVia: SIP/2.0/UDP 192.0.2.9:5060;branch=z9hG4bK1;rport\nMax-Forwards: 70\n\
+             From: <sip:pbx@192.0.2.9>;tag=a\nTo: <sip:phone1@192.0.2.1>\nCall-ID: row\nCSeq: 1 INVITE\n\
+             Contact: <sip:pbx@192.0.2.9:5060>\nContent-Type: application/sdp\nContent-Length: {}\n\n",
+            text.len()
+        );
+        world.say(at("192.0.2.9:5060"), at("192.0.2.1:5060"), &format!("{invite}{text}"));
+        world.run_for(SECOND);
+        let phone = &world.phones[0];
+        assert!(phone.endpoint.calls().count() <= 1);
+        if phone.manner == Manner::Waits {
+            assert_eq!((phone.opened, phone.datagrams), (0, 0), "{text}");
+        }
+        world.act(0, |e, now| e.shut_down(now));
+        world.run_for(SECOND);
+        assert!(world.phones[0].sockets.is_empty(), "{text}");
+    }
 }

@@ -125,6 +125,8 @@ pub struct World {
     pub now: Instant,
     pub phones: Vec<Phone>,
     pub strays: VecDeque<Stray>,
+    /// Where media went that reached no telephone.
+    pub media_strays: Vec<SocketAddr>,
     /// SIP texts that travelled.
     pub log: Vec<String>,
     /// Share of SIP datagrams that are lost.
@@ -146,6 +148,7 @@ pub fn world(count: usize, seed: u64, configure: impl Fn(usize, &mut TelephoneCo
         now,
         phones: Vec::new(),
         strays: VecDeque::new(),
+        media_strays: Vec::new(),
         log: Vec::new(),
         loss: 0.0,
         rng: Rng(seed),
@@ -321,6 +324,8 @@ impl World {
                     let input = Input::Datagram { local: to, source: from, bytes: &mut bytes };
                     self.phones[index].endpoint.handle_input(now, input);
                     self.drain(index);
+                } else {
+                    self.media_strays.push(to);
                 }
             }
             Thing::Sip { from, to, bytes, stream } => {
