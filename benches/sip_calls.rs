@@ -5,6 +5,7 @@
 //!
 //! Times are of the clock, so that a busy machine spoils them. `cargo bench --bench sip_calls`
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(clippy::wildcard_enum_match_arm)]
 
 use offhook::config::SipLimits;
 use offhook::sip::agent::{Agent, AgentConfig, SipEvent};

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::wildcard_enum_match_arm)]
+#![allow(clippy::collapsible_match)]
 
 #[path = "sip_transactions/carrier.rs"]
 mod carrier;

@@ -13,7 +13,7 @@ enum Out {
     Sent(Message),
     Replied(Response),
     Response(u16),
-    TimedOut,
+    Expired,
     Over,
     Request(ServerId, Method),
     Ack,
@@ -49,7 +49,7 @@ impl Desk {
                     Message::Request(_) => panic!("a request as a reply"),
                 },
                 TransactionOutput::Response { response, .. } => Out::Response(response.status.code()),
-                TransactionOutput::TimedOut(_) => Out::TimedOut,
+                TransactionOutput::TimedOut(_) => Out::Expired,
                 TransactionOutput::Over(_) => Out::Over,
                 TransactionOutput::Request { server, request, .. } => Out::Request(server, request.method),
                 TransactionOutput::Ack(_) => Out::Ack,
@@ -133,7 +133,7 @@ fn an_invite_over_udp_goes_out_seven_times_and_fails_at_32_s() {
     desk.until(60_000);
     let (sent, rest) = desk.times();
     assert_eq!(sent, [0, 500, 1500, 3500, 7500, 15500, 31500]);
-    assert_eq!(rest, [(32_000, Out::TimedOut), (32_000, Out::Over)]);
+    assert_eq!(rest, [(32_000, Out::Expired), (32_000, Out::Over)]);
     assert!(desk.is_empty());
 }
 
@@ -142,7 +142,7 @@ fn an_invite_over_a_connection_goes_out_once_and_fails_at_32_s() {
     let mut desk = Desk::new();
     desk.begin(&invite("z9hG4bK1"), true);
     desk.until(60_000);
-    assert_eq!(desk.times(), (vec![0], vec![(32_000, Out::TimedOut), (32_000, Out::Over)]));
+    assert_eq!(desk.times(), (vec![0], vec![(32_000, Out::Expired), (32_000, Out::Over)]));
     assert!(desk.is_empty());
 }
 
@@ -248,10 +248,10 @@ fn another_request_over_udp_goes_out_every_4_s_at_last_and_fails_at_32_s() {
     desk.until(60_000);
     let (sent, rest) = desk.times();
     assert_eq!(sent, [0, 500, 1500, 3500, 7500, 11500, 15500, 19500, 23500, 27500, 31500]);
-    assert_eq!(rest, [(32_000, Out::TimedOut), (32_000, Out::Over)]);
+    assert_eq!(rest, [(32_000, Out::Expired), (32_000, Out::Over)]);
     desk.begin(&options("z9hG4bK2"), true);
     desk.until(120_000);
-    assert_eq!(desk.times(), (vec![60_000], vec![(92_000, Out::TimedOut), (92_000, Out::Over)]));
+    assert_eq!(desk.times(), (vec![60_000], vec![(92_000, Out::Expired), (92_000, Out::Over)]));
     assert!(desk.is_empty());
 }
 
@@ -265,7 +265,7 @@ fn a_provisional_response_slows_another_request_down_but_does_not_end_its_time_l
     desk.until(60_000);
     let (sent, rest) = desk.times();
     assert_eq!(sent, [0, 500, 1500, 5500, 9500, 13500, 17500, 21500, 25500, 29500]);
-    assert_eq!(rest, [(600, Out::Response(100)), (32_000, Out::TimedOut), (32_000, Out::Over)]);
+    assert_eq!(rest, [(600, Out::Response(100)), (32_000, Out::Expired), (32_000, Out::Over)]);
 }
 
 #[test]
@@ -353,7 +353,7 @@ fn a_cancel_has_the_branch_of_its_invite_and_gives_the_answer_32_s() {
     desk.until(32_999);
     assert_eq!(desk.take(), [(1_000, Out::Response(200)), (6_000, Out::Over)]);
     desk.until(33_000);
-    assert_eq!(desk.take(), [(33_000, Out::TimedOut), (33_000, Out::Over)]);
+    assert_eq!(desk.take(), [(33_000, Out::Expired), (33_000, Out::Over)]);
     assert!(desk.is_empty());
 }
 
