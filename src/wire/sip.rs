@@ -55,7 +55,9 @@ impl SipText {
     /// Any text, made safe.
     #[must_use]
     pub fn new(text: &str) -> Self {
-        if text.chars().any(char::is_control) {
+        if text.bytes().all(|b| matches!(b, b' '..=b'~')) {
+            Self(text.trim_matches(' ').into())
+        } else if text.chars().any(char::is_control) {
             let spaced: CompactString = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
             Self(spaced.trim_matches(' ').into())
         } else {
@@ -76,9 +78,23 @@ impl std::fmt::Display for SipText {
     }
 }
 
+/// What each byte may be, in one look.
+static TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut b = 0;
+    while b < 256 {
+        #[expect(clippy::cast_possible_truncation, reason = "below 256")]
+        let byte = b as u8;
+        table[b] = byte.is_ascii_alphanumeric()
+            || matches!(byte, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~');
+        b += 1;
+    }
+    table
+};
+
 /// True for the bytes of RFC 3261 §25.1 token.
-const fn is_token_byte(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~')
+fn is_token_byte(b: u8) -> bool {
+    TOKEN.get(usize::from(b)).copied().unwrap_or_default()
 }
 
 fn is_token(text: &str) -> bool {
@@ -107,6 +123,11 @@ impl Token {
     #[must_use]
     pub fn lossy(text: &str) -> Self {
         Self(fit(text, is_token_byte))
+    }
+
+    /// What `Cursor::token` took.
+    fn taken(token: &str) -> Self {
+        Self(token.into())
     }
 
     /// As written.
@@ -173,7 +194,12 @@ impl Method {
     /// `None` where the text is no token.
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
-        Some(match text {
+        is_token(text).then(|| Self::taken(text))
+    }
+
+    /// What `Cursor::token` took.
+    fn taken(token: &str) -> Self {
+        match token {
             "INVITE" => Self::Invite,
             "ACK" => Self::Ack,
             "BYE" => Self::Bye,
@@ -188,8 +214,8 @@ impl Method {
             "NOTIFY" => Self::Notify,
             "PUBLISH" => Self::Publish,
             "MESSAGE" => Self::Message,
-            other => Self::Other(Token::new(other)?),
-        })
+            other => Self::Other(Token::taken(other)),
+        }
     }
 
     /// The name on the wire.

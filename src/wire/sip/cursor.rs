@@ -9,7 +9,9 @@ pub(super) struct Cursor<'a>(pub(super) &'a str);
 
 impl<'a> Cursor<'a> {
     pub(super) fn space(&mut self) {
-        self.0 = self.0.trim_start_matches([' ', '\t']);
+        while let Some(b' ' | b'\t') = self.0.as_bytes().first() {
+            self.0 = self.0.get(1..).unwrap_or_default();
+        }
     }
 
     pub(super) fn at(&self, byte: u8) -> bool {
@@ -33,8 +35,8 @@ impl<'a> Cursor<'a> {
 
     /// Takes what comes before the first byte that `stop` names, all if there is none.
     pub(super) fn until(&mut self, stop: impl Fn(u8) -> bool) -> &'a str {
-        // Only ASCII stops, so that the cut is between characters.
-        let end = self.0.bytes().position(|b| b.is_ascii() && stop(b)).unwrap_or(self.0.len());
+        // Only ASCII may stop: then the cut is between characters, and `split_at_checked` has no objection.
+        let end = self.0.bytes().position(&stop).unwrap_or(self.0.len());
         let (taken, rest) = self.0.split_at_checked(end).unwrap_or((self.0, ""));
         self.0 = rest;
         taken
@@ -42,9 +44,11 @@ impl<'a> Cursor<'a> {
 
     /// Takes a token.
     pub(super) fn token(&mut self) -> Option<&'a str> {
-        let taken = self.until(|b| !is_token_byte(b));
-        // `until` passes over non-ASCII bytes.
-        (!taken.is_empty() && taken.is_ascii()).then_some(taken)
+        // A byte that ends it may be part of a character, but what stands before it is ASCII.
+        let end = self.0.bytes().position(|b| !is_token_byte(b)).unwrap_or(self.0.len());
+        let (taken, rest) = self.0.split_at_checked(end)?;
+        self.0 = rest;
+        (!taken.is_empty()).then_some(taken)
     }
 
     /// Takes the digits of a number; `None` without digits or past `T`.

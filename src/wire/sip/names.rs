@@ -61,64 +61,80 @@ pub(super) enum Weight {
     Never,
 }
 
-/// Longest name of the table.
-const LONGEST: usize = 19;
-
 impl Name {
     /// By its name or its one letter, without case.
     pub(super) fn parse(name: &str) -> Option<Self> {
-        let mut buffer = [0; LONGEST];
-        let lower = buffer.get_mut(..name.len())?;
-        lower.copy_from_slice(name.as_bytes());
-        lower.make_ascii_lowercase();
-        Some(match &*lower {
-            b"via" | b"v" => Self::Via,
-            b"route" => Self::Route,
-            b"record-route" => Self::RecordRoute,
-            b"max-forwards" => Self::MaxForwards,
-            b"from" | b"f" => Self::From,
-            b"to" | b"t" => Self::To,
-            b"call-id" | b"i" => Self::CallId,
-            b"cseq" => Self::CSeq,
-            b"contact" | b"m" => Self::Contact,
-            b"content-length" | b"l" => Self::ContentLength,
-            b"accept" => Self::Accept,
-            b"allow" => Self::Allow,
-            b"allow-events" | b"u" => Self::AllowEvents,
-            b"authentication-info" => Self::AuthenticationInfo,
-            b"authorization" => Self::Authorization,
-            b"proxy-authorization" => Self::ProxyAuthorization,
-            b"www-authenticate" => Self::WwwAuthenticate,
-            b"proxy-authenticate" => Self::ProxyAuthenticate,
-            b"content-type" | b"c" => Self::ContentType,
-            b"content-disposition" => Self::ContentDisposition,
-            b"event" | b"o" => Self::Event,
-            b"expires" => Self::Expires,
-            b"min-expires" => Self::MinExpires,
-            b"min-se" => Self::MinSe,
-            b"p-asserted-identity" => Self::PAssertedIdentity,
-            b"privacy" => Self::Privacy,
-            b"rack" => Self::RAck,
-            b"rseq" => Self::RSeq,
-            b"reason" => Self::Reason,
-            b"refer-to" | b"r" => Self::ReferTo,
-            b"referred-by" | b"b" => Self::ReferredBy,
-            b"replaces" => Self::Replaces,
-            b"require" => Self::Require,
-            b"proxy-require" => Self::ProxyRequire,
-            b"retry-after" => Self::RetryAfter,
-            b"session-expires" | b"x" => Self::SessionExpires,
-            b"sip-etag" => Self::SipEtag,
-            b"sip-if-match" => Self::SipIfMatch,
-            b"subject" | b"s" => Self::Subject,
-            b"subscription-state" => Self::SubscriptionState,
-            b"supported" | b"k" => Self::Supported,
-            b"unsupported" => Self::Unsupported,
-            b"user-agent" => Self::UserAgent,
-            b"server" => Self::Server,
-            b"warning" => Self::Warning,
+        let first = name.as_bytes().first()?.to_ascii_lowercase();
+        let last = name.as_bytes().last()?.to_ascii_lowercase();
+        if name.len() == 1 {
+            return Some(match first {
+                b'v' => Self::Via,
+                b'f' => Self::From,
+                b't' => Self::To,
+                b'i' => Self::CallId,
+                b'm' => Self::Contact,
+                b'l' => Self::ContentLength,
+                b'u' => Self::AllowEvents,
+                b'c' => Self::ContentType,
+                b'o' => Self::Event,
+                b'r' => Self::ReferTo,
+                b'b' => Self::ReferredBy,
+                b'x' => Self::SessionExpires,
+                b's' => Self::Subject,
+                b'k' => Self::Supported,
+                _ => return None,
+            });
+        }
+        // No two have these three in common: one comparison decides.
+        let found = match (name.len(), first, last) {
+            (3, b'v', b'a') => Self::Via,
+            (5, b'r', b'e') => Self::Route,
+            (12, b'r', b'e') => Self::RecordRoute,
+            (12, b'm', b's') => Self::MaxForwards,
+            (4, b'f', b'm') => Self::From,
+            (2, b't', b'o') => Self::To,
+            (7, b'c', b'd') => Self::CallId,
+            (4, b'c', b'q') => Self::CSeq,
+            (7, b'c', b't') => Self::Contact,
+            (14, b'c', b'h') => Self::ContentLength,
+            (6, b'a', b't') => Self::Accept,
+            (5, b'a', b'w') => Self::Allow,
+            (12, b'a', b's') => Self::AllowEvents,
+            (19, b'a', b'o') => Self::AuthenticationInfo,
+            (13, b'a', b'n') => Self::Authorization,
+            (19, b'p', b'n') => Self::ProxyAuthorization,
+            (16, b'w', b'e') => Self::WwwAuthenticate,
+            (18, b'p', b'e') => Self::ProxyAuthenticate,
+            (12, b'c', b'e') => Self::ContentType,
+            (19, b'c', b'n') => Self::ContentDisposition,
+            (5, b'e', b't') => Self::Event,
+            (7, b'e', b's') => Self::Expires,
+            (11, b'm', b's') => Self::MinExpires,
+            (6, b'm', b'e') => Self::MinSe,
+            (19, b'p', b'y') => Self::PAssertedIdentity,
+            (7, b'p', b'y') => Self::Privacy,
+            (4, b'r', b'k') => Self::RAck,
+            (4, b'r', b'q') => Self::RSeq,
+            (6, b'r', b'n') => Self::Reason,
+            (8, b'r', b'o') => Self::ReferTo,
+            (11, b'r', b'y') => Self::ReferredBy,
+            (8, b'r', b's') => Self::Replaces,
+            (7, b'r', b'e') => Self::Require,
+            (13, b'p', b'e') => Self::ProxyRequire,
+            (11, b'r', b'r') => Self::RetryAfter,
+            (15, b's', b's') => Self::SessionExpires,
+            (8, b's', b'g') => Self::SipEtag,
+            (12, b's', b'h') => Self::SipIfMatch,
+            (7, b's', b't') => Self::Subject,
+            (18, b's', b'e') => Self::SubscriptionState,
+            (9, b's', b'd') => Self::Supported,
+            (11, b'u', b'd') => Self::Unsupported,
+            (10, b'u', b't') => Self::UserAgent,
+            (6, b's', b'r') => Self::Server,
+            (7, b'w', b'g') => Self::Warning,
             _ => return None,
-        })
+        };
+        (name == found.as_str() || name.eq_ignore_ascii_case(found.as_str())).then_some(found)
     }
 
     /// As it is written.

@@ -6,6 +6,7 @@
 //!     └─▶ second, lenient pass over the lines for what an answer repeats ─▶ Malformed { flaw, answer }
 //! ```
 
+use super::cursor::Cursor;
 use super::names::{Name, Weight, long_name};
 use super::{
     CSeq, CallId, Flaw, Header, Headers, Malformed, Message, Method, NameAddr, Request, Response, Salvage, SipText,
@@ -52,15 +53,20 @@ pub(super) fn split(message: &[u8]) -> (Cow<'_, str>, Option<&[u8]>) {
 
 /// Where the body begins.
 fn head_end(text: &str) -> Option<usize> {
-    let mut at = 0;
-    loop {
-        let rest = text.get(at..)?;
-        let line = rest.find('\n')? + 1;
-        at += line;
-        if text.get(at..)?.starts_with("\r\n") && rest.get(..line)?.ends_with("\r\n") {
-            return Some(at + 2);
-        }
+    text.find("\r\n\r\n").map(|at| at + 4)
+}
+
+fn trim_end(mut text: &str) -> &str {
+    while let Some(b' ' | b'\t') = text.as_bytes().last() {
+        text = text.get(..text.len() - 1).unwrap_or_default();
     }
+    text
+}
+
+fn trim(text: &str) -> &str {
+    let mut cursor = Cursor(text);
+    cursor.space();
+    trim_end(cursor.0)
 }
 
 /// One header.
@@ -78,11 +84,10 @@ struct Lines<'a>(&'a str);
 impl<'a> Lines<'a> {
     /// The next line without its CRLF.
     fn line(&mut self) -> Result<&'a str> {
-        let end = self.0.find('\n').ok_or(Flaw::NoEnd)?;
-        let (line, rest) = self.0.split_at_checked(end + 1).ok_or(Flaw::NoEnd)?;
+        let end = self.0.bytes().position(|b| matches!(b, b'\r' | b'\n')).ok_or(Flaw::NoEnd)?;
+        let (line, rest) = self.0.split_at_checked(end).ok_or(Flaw::NoEnd)?;
         // A bare LF or CR ends a line for some readers and not for others: neither is let in.
-        let line = line.strip_suffix("\r\n").filter(|l| !l.contains('\r')).ok_or(Flaw::Line)?;
-        self.0 = rest;
+        self.0 = rest.strip_prefix("\r\n").ok_or(Flaw::Line)?;
         Ok(line)
     }
 
@@ -92,8 +97,9 @@ impl<'a> Lines<'a> {
         if first.is_empty() {
             return Ok(None);
         }
-        let (name, value) = first.split_once(':').ok_or(Flaw::HeaderLine)?;
-        let mut value = Cow::Borrowed(value);
+        let colon = first.bytes().position(|b| b == b':').ok_or(Flaw::HeaderLine)?;
+        let (name, value) = first.split_at_checked(colon).ok_or(Flaw::HeaderLine)?;
+        let mut value = Cow::Borrowed(value.get(1..).unwrap_or_default());
         while self.0.starts_with([' ', '\t']) {
             let more = self.line()?;
             // A continuation of nothing but spaces is the end of the headers for some readers.
@@ -102,15 +108,15 @@ impl<'a> Lines<'a> {
             }
             // RFC 3261 §7.3.1: a fold is a space.
             let text = value.to_mut();
-            text.truncate(text.trim_end_matches([' ', '\t']).len());
+            text.truncate(trim_end(text).len());
             text.push(' ');
             text.push_str(more.trim_start_matches([' ', '\t']));
         }
         let value = match value {
-            Cow::Borrowed(text) => Cow::Borrowed(text.trim_matches([' ', '\t'])),
-            Cow::Owned(text) => Cow::Owned(text.trim_matches([' ', '\t']).to_owned()),
+            Cow::Borrowed(text) => Cow::Borrowed(trim(text)),
+            Cow::Owned(text) => Cow::Owned(trim(&text).to_owned()),
         };
-        let bare = name.trim_end_matches([' ', '\t']);
+        let bare = trim_end(name);
         Ok(Some(Line { name: bare, spaced: bare.len() != name.len(), value }))
     }
 }
@@ -309,10 +315,10 @@ impl Collected {
 /// A header of one value.
 fn header(name: Name, value: &str) -> Option<Header> {
     let text = || SipText::new(value);
-    let tokens = || values::list(value, Token::new);
+    let tokens = || values::list(value, Token::taken);
     Some(match name {
         Name::Accept => Header::Accept(text()),
-        Name::Allow => Header::Allow(values::list(value, Method::new)?),
+        Name::Allow => Header::Allow(values::list(value, Method::taken)?),
         Name::AllowEvents => Header::AllowEvents(tokens()?),
         Name::AuthenticationInfo => Header::AuthenticationInfo(values::authentication_info(value)?),
         Name::Authorization => Header::Authorization(values::credentials(value)?),
@@ -371,7 +377,8 @@ pub(super) fn read(head: &str, body: &[u8]) -> Result<Message> {
     if lines.0.starts_with([' ', '\t']) {
         return Err(Flaw::Line);
     }
-    let mut collected = Collected::default();
+    // A call's messages have 8 to 12 others.
+    let mut collected = Collected { rest: Vec::with_capacity(12), ..Collected::default() };
     let mut left = sip_wire::HEADERS;
     while let Some(line) = lines.header()? {
         collected.take(&line, request, &mut left)?;
