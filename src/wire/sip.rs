@@ -79,6 +79,7 @@ impl std::fmt::Display for SipText {
 }
 
 /// What each byte may be, in one look.
+#[expect(clippy::indexing_slicing, reason = "when it is compiled, and below 256")]
 static TOKEN: [bool; 256] = {
     let mut table = [false; 256];
     let mut b = 0;
