@@ -288,8 +288,10 @@ impl Part {
         let modified = self.file.metadata().ok().and_then(|facts| modified_ns(&facts));
         let kept = modified.map(|modified_ns| Kept { name: name.to_owned(), modified_ns });
         let sidecar = Sidecar { kept: kept.clone(), ..self.sidecar.clone() };
+        // One that is too long to be read again would never be taken away: a name may have any length.
+        let legible = sidecar.to_text().len() <= part::LARGEST;
         match kept {
-            Some(kept) if self.write_sidecar(sidecar).is_ok() => Some(self.receipt(kept)),
+            Some(kept) if legible && self.write_sidecar(sidecar).is_ok() => Some(self.receipt(kept)),
             Some(_) | None => {
                 let _ = self.dir.remove(&self.named.sidecar());
                 None
